@@ -1,0 +1,5 @@
+"""The `mesh-llm` command: parsing only."""
+
+
+def main() -> int:
+    return 0

@@ -1,0 +1,1 @@
+"""Values everybody speaks. Imports nothing of ours and touches no world."""

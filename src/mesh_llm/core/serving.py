@@ -1,0 +1,65 @@
+"""A model as it is served: what it is called, where it answers, how it is doing."""
+
+from dataclasses import dataclass
+
+from mesh_llm.core.model import ModelFacts
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    name: str
+    """The `model` of requests and answers."""
+    aliases: tuple[str, ...]
+    facts: ModelFacts
+    bytes: int
+    """Size of its files."""
+    context_length: int
+    """Tokens that one request may use here."""
+    kv_type: str
+    slots: int
+    """Requests answered at once; more wait."""
+    vision: bool
+    created: int
+    """Seconds since the epoch: when this node began to serve it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where an engine answers HTTP."""
+
+    url: str
+    """`http://127.0.0.1:43835`, no trailing slash."""
+    api_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    fraction: float
+    """0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Restarting:
+    reason: str
+    attempt: int
+    retry_after_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Given up on until somebody acts."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    pass
+
+
+Condition = Loading | Ready | Restarting | Failed | Stopped
