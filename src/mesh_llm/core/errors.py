@@ -1,8 +1,8 @@
 """Every way this program says no, told apart by who must act.
 
-A message says what is wrong and what to do about it; it is printed to people and sent to API clients as it is.
-`exit_code` is what the command ends with, `http_status` and `kind` what the API answers. What crosses machines
-is data, not an exception; a bug is an AssertionError and is caught nowhere.
+A message says what is wrong and what to do about it; it is printed to people and sent to API clients as
+it is. `exit_code` is what the command ends with, `http_status` and `kind` what the API answers. What
+crosses machines is data, not an exception; a bug is an AssertionError and is caught nowhere.
 """
 
 from typing import ClassVar
