@@ -1,1 +1,1 @@
-
+"""Children that compute, and their keeper. Knows no peers, no HTTP routes, no console."""

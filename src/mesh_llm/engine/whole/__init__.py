@@ -1,1 +1,1 @@
-
+"""A whole model in one llama-server."""

@@ -1,0 +1,112 @@
+"""The life of one model on this node: started, watched, restarted with a reason, given up, stopped.
+
+To the gateway it is a backend: what it serves (`model`), how it is doing (`condition`), why it broke.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Protocol
+
+from mesh_llm.core.errors import EngineFailed
+from mesh_llm.core.serving import (
+    Condition,
+    Endpoint,
+    Failed,
+    Loading,
+    Ready,
+    Restarting,
+    ServedModel,
+    Stopped,
+)
+from mesh_llm.engine.restart import FailureHistory, GiveUp, Retry
+from mesh_llm.runtime.clock import Clock
+
+EXPLANATION_WAIT_S = 2.0
+"""From a broken answer to the engine's exit being seen; the kernel tells within milliseconds."""
+
+
+class Engine(Protocol):
+    """A running child that computes; `LlamaServer` with its settings bound is one."""
+
+    async def wait_until_ready(self) -> Endpoint: ...
+
+    async def wait_for_end(self) -> str: ...
+
+
+class Launcher(Protocol):
+    def __call__(
+        self, on_loaded: Callable[[float], None], /
+    ) -> contextlib.AbstractAsyncContextManager[Engine]: ...
+
+
+class Supervisor:
+    def __init__(
+        self, model: ServedModel, launch: Launcher, clock: Clock, on_change: Callable[[], None]
+    ) -> None:
+        self.model = model
+        self.condition: Condition = Loading(0.0)
+        self._launch = launch
+        self._clock = clock
+        self._on_change = on_change
+        self._changed = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Supervisor {self.model.name} {self.condition}>"
+
+    async def run(self) -> None:
+        """Until the model is given up; cancelling stops the child."""
+        history = FailureHistory()
+        try:
+            while True:
+                reason, ready_s = await self._live_once()
+                history = history.after_failure(ready_s)
+                match history.decide():
+                    case GiveUp(failures):
+                        self._become(Failed(f"failed {failures} times, last with {reason}"))
+                        return
+                    case Retry(after_s, attempt):
+                        self._become(Restarting(reason, attempt, retry_after_s=max(1, round(after_s))))
+                        await asyncio.sleep(after_s)
+        except asyncio.CancelledError:
+            self._become(Stopped())
+            raise
+
+    async def wait_for_change(self) -> None:
+        """Returns when `condition` has changed since the call."""
+        changed = self._changed
+        await changed.wait()
+
+    async def explain_failure(self) -> str:
+        """Why the engine broke off an answer: waits until its end has been seen, but not for long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(EXPLANATION_WAIT_S):
+                while isinstance(self.condition, Ready):
+                    await self.wait_for_change()
+        match self.condition:
+            case Restarting(reason) | Failed(reason):
+                return reason
+            case _:
+                return "it broke off the answer without a word"
+
+    async def _live_once(self) -> tuple[str, float]:
+        """One life of the engine. Returns why it ended and how many seconds it had been ready."""
+        self._become(Loading(0.0))
+        try:
+            async with self._launch(self._show_progress) as engine:
+                endpoint = await engine.wait_until_ready()
+                self._become(Ready(endpoint))
+                since = self._clock.monotonic()
+                reason = await engine.wait_for_end()
+                return reason, self._clock.monotonic() - since
+        except EngineFailed as failure:
+            return str(failure), 0.0
+
+    def _show_progress(self, fraction: float) -> None:
+        self._become(Loading(fraction))
+
+    def _become(self, condition: Condition) -> None:
+        self.condition = condition
+        self._changed.set()
+        self._changed = asyncio.Event()
+        self._on_change()

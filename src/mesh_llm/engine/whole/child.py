@@ -1,0 +1,96 @@
+"""The engine's process: `python -m mesh_llm.engine.whole.child`. One door to llama-server.
+
+It reads one line of settings, loads, says where it listens, and serves until its lifeline is cut. To the
+parent (`llama_server.py`) it speaks lines on standard output: llama-server's own
+`cmd_child_to_router:state:{...}` while it loads, then `ready {"url": ...}` or `failed {...}`. Its reasons for
+failing are what llama.cpp prints on standard error, and only there.
+"""
+
+import json
+import os
+import sys
+import threading
+from typing import Any
+
+from mesh_llm.engine.whole.settings import EngineSettings
+from mesh_llm.runtime import lifeline
+
+
+def main() -> int:
+    settings = EngineSettings.from_line(_first_line())
+    lifeline.hold()
+    parent = os.dup(1)  # llama-server turns fd 1 into standard error
+    try:
+        server = _serve(settings)
+    except (RuntimeError, ImportError, OSError) as error:
+        _tell(parent, "failed", {"message": str(error)})
+        return 3
+    _tell(parent, "ready", {"url": server.listening_address})
+    threading.Event().wait()  # until the lifeline is cut
+    return 0
+
+
+def _first_line() -> bytes:
+    """Byte by byte: what follows belongs to the engine and to the lifeline."""
+    line = bytearray()
+    while (byte := os.read(0, 1)) not in (b"", b"\n"):
+        line += byte
+    return bytes(line)
+
+
+def _tell(parent: int, word: str, fields: dict[str, Any]) -> None:
+    os.write(parent, f"{word} {json.dumps(fields)}\n".encode())
+
+
+def _serve(settings: EngineSettings) -> Any:
+    """Load the model and listen on a free loopback port. Blocks, and holds the interpreter's lock."""
+    import xllamacpp  # here, after the fork of the lifeline: it starts threads
+
+    params = xllamacpp.CommonParams()
+    _place(params, settings)
+    _limit(params, settings, xllamacpp)
+    _choose_embeddings(params, settings, xllamacpp)
+    return xllamacpp.Server(params)
+
+
+def _place(params: Any, settings: EngineSettings) -> None:
+    params.model.path = settings.model_path
+    if settings.projector_path is not None:
+        params.mmproj.path = settings.projector_path
+    params.model_alias = {settings.name}
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.api_keys = [settings.api_key]
+    params.cors_origins = ""  # only the gateway talks to it
+    params.n_gpu_layers = settings.gpu_layers
+    if settings.device_shares:
+        shares = list(settings.device_shares)
+        params.tensor_split = shares + [0.0] * (len(params.tensor_split) - len(shares))
+    params.cpuparams.n_threads = settings.threads
+    params.cpuparams_batch.n_threads = settings.threads
+
+
+def _limit(params: Any, settings: EngineSettings, xllamacpp: Any) -> None:
+    params.n_ctx = settings.context_length
+    params.n_parallel = settings.slots
+    params.kv_unified = True
+    params.n_batch = params.n_ubatch = settings.batch
+    kv_type = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{settings.kv_type.upper()}")
+    params.cache_type_k = params.cache_type_v = kv_type
+    params.cache_ram_mib = settings.prompt_cache_mib
+    params.verbosity = 1  # errors only, on standard error: they are the reason of a failure
+    params.endpoint_slots = False  # it shows other people's prompts
+    params.endpoint_metrics = True
+
+
+def _choose_embeddings(params: Any, settings: EngineSettings, xllamacpp: Any) -> None:
+    """Every model gives embeddings. `last` lets a generating model take inputs longer than one batch."""
+    params.embedding = True
+    if settings.reranking:
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+    elif settings.pooling == "last":
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_LAST
+
+
+if __name__ == "__main__":
+    sys.exit(main())
