@@ -1,0 +1,47 @@
+import pytest
+
+from mesh_llm.core.errors import ModelNotFound
+from mesh_llm.models.names import fitting, the_one
+
+NAMES = [
+    "Qwen3-8B-Q4_K_M",
+    "Qwen3-80B-Q4_K_M",
+    "Qwen3.5-8B",
+    "Mistral-Small-3.1-24B",
+    "Llama-24B",
+    "Qwen3-VL-8B",
+]
+
+
+def test_words_in_one_run_win_over_words_with_others_between() -> None:
+    assert fitting("qwen3-8b", NAMES) == ("Qwen3-8B-Q4_K_M",)
+
+
+def test_words_with_others_between_are_found_when_nothing_is_closer() -> None:
+    assert fitting("mistral 24b", NAMES) == ("Mistral-Small-3.1-24B",)
+
+
+@pytest.mark.parametrize("wanted", ["8", "qwen", "", "---", "8b-qwen3"])
+def test_half_a_word_or_another_order_fits_nothing(wanted: str) -> None:
+    assert fitting(wanted, NAMES) == ()
+
+
+def test_a_version_is_one_word() -> None:
+    assert fitting("Qwen3.5", NAMES) == ("Qwen3.5-8B",)
+
+
+def test_names_that_equal_but_for_case_and_separators_win_over_longer_ones() -> None:
+    assert fitting("llama_24b", ["Llama-24B-Instruct", "Llama-24B"]) == ("Llama-24B",)
+
+
+def test_several_that_fit_are_listed_and_none_is_taken() -> None:
+    with pytest.raises(
+        ModelNotFound, match=r"several models: Mistral-Small-3\.1-24B, Llama-24B\. Give the full"
+    ):
+        the_one("24b", NAMES)
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_and_what_else_may_be_given() -> None:
+    with pytest.raises(ModelNotFound, match=r"Nearest: Qwen3-8B-Q4_K_M.*org/repo:Q4_K_M") as refusal:
+        the_one("Qwen3-8B-Q5_K_M", NAMES)
+    assert refusal.value.http_status == 404
