@@ -20,6 +20,7 @@ from mesh_llm.core.serving import (
     Stopped,
 )
 from mesh_llm.engine.restart import FailureHistory, GiveUp, Retry
+from mesh_llm.runtime.bell import Bell
 from mesh_llm.runtime.clock import Clock
 
 EXPLANATION_WAIT_S = 2.0
@@ -49,7 +50,7 @@ class Supervisor:
         self._launch = launch
         self._clock = clock
         self._on_change = on_change
-        self._changed = asyncio.Event()
+        self._changed = Bell()
 
     def __repr__(self) -> str:
         return f"<Supervisor {self.model.name} {self.condition}>"
@@ -74,8 +75,7 @@ class Supervisor:
 
     async def wait_for_change(self) -> None:
         """Returns when `condition` has changed since the call."""
-        changed = self._changed
-        await changed.wait()
+        await self._changed.wait_for_ring()
 
     async def explain_failure(self) -> str:
         """Why the engine broke off an answer: waits until its end has been seen, but not for long."""
@@ -107,6 +107,5 @@ class Supervisor:
 
     def _become(self, condition: Condition) -> None:
         self.condition = condition
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._changed.ring()
         self._on_change()
