@@ -10,7 +10,7 @@ from mesh_llm.console.snapshot import ModelStatus, Snapshot
 from mesh_llm.core.machine import Machine
 from mesh_llm.core.serving import Loading
 from mesh_llm.runtime.bell import Bell
-from mesh_llm.runtime.listening import LOOPBACK, listen, port_of
+from mesh_llm.runtime.listening import LOOPBACK, port_of, reserve
 from mesh_llm.runtime.tasks import beside
 from tests.engine.served_model_for_tests import served
 
@@ -29,7 +29,8 @@ class Node:
 
 @asynccontextmanager
 async def console_of(node: Node):
-    listener = listen(LOOPBACK, 0, "--console")
+    listener = reserve(LOOPBACK, 0, "--console")
+    listener.listen()  # now, so that a request waits for the server instead of being refused
     base = f"http://127.0.0.1:{port_of(listener)}"
     console = Console(node.snapshot, node.changes)
     async with (

@@ -1,6 +1,6 @@
-"""Sockets opened early: a port that is taken is told before anything is downloaded or loaded.
+"""Ports reserved early: one that is taken is told before anything is downloaded or loaded.
 
-A connection that arrives before its server runs waits in the kernel's queue.
+Until its server runs, a reserved port refuses connections, so a client sees that nobody answers yet.
 """
 
 import errno
@@ -10,10 +10,9 @@ from mesh_llm.core.errors import AddressInUse, RequestRefused
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"
-BACKLOG = 128
 
 
-def listen(host: str, port: int, flag: str) -> socket.socket:
+def reserve(host: str, port: int, flag: str) -> socket.socket:
     """Port 0 takes any free one. `flag` is named in the cure.
 
     Raises AddressInUse where another program holds the port, RequestRefused where it may not be opened.
@@ -22,7 +21,6 @@ def listen(host: str, port: int, flag: str) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise _explained(error, port, flag) from error

@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from mesh_llm.core.errors import AddressInUse
+from mesh_llm.runtime.listening import port_of
+
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 SHUTDOWN_S = 1.0
@@ -25,11 +28,21 @@ async def serve(application: web.Application, listener: socket.socket) -> None:
     )
     await runner.setup()
     try:
-        await web.SockSite(runner, listener).start()
+        await _start(runner, listener)
         await asyncio.Event().wait()
     finally:
         await asyncio.shield(runner.cleanup())
         listener.close()
+
+
+async def _start(runner: web.AppRunner, listener: socket.socket) -> None:
+    try:
+        await web.SockSite(runner, listener).start()
+    except OSError as error:  # two programs may reserve a port, one can listen
+        port = port_of(listener)
+        raise AddressInUse(
+            f"port {port} is in use by another program: stop that one, or choose another"
+        ) from error
 
 
 def is_loopback(host: str | None) -> bool:
