@@ -1,6 +1,8 @@
+import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from mesh_llm.runtime import hardware
 
@@ -25,3 +27,11 @@ def test_a_container_without_limits_says_max(tmp_path: Path):
     (tmp_path / "memory.max").write_text("max\n", encoding="ascii")
     (tmp_path / "cpu.max").write_text("max 100000\n", encoding="ascii")
     assert hardware.measure((), cgroup=tmp_path).memory_bytes == psutil.virtual_memory().total
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="a Mac always has its GPU")
+def test_cards_are_known_by_their_driver_s_entries(tmp_path: Path):
+    assert hardware.cards_present(tmp_path) == ()
+    (tmp_path / "nvidiactl").touch()
+    (tmp_path / "kfd").touch()
+    assert hardware.cards_present(tmp_path) == ("NVIDIA", "AMD")

@@ -15,7 +15,7 @@ class Progress:
     subject: str
     done: int
     total: int | None
-    """Bytes, or percent for `load`; None while unknown."""
+    """Bytes; None while unknown."""
 
 
 Report = Callable[[Progress], None]

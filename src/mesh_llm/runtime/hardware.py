@@ -4,6 +4,7 @@ Accelerators are the engine's to tell: one that it cannot compute on is none.
 """
 
 import os
+import sys
 from pathlib import Path
 
 import psutil
@@ -11,6 +12,10 @@ import psutil
 from mesh_llm.core.machine import Device, Machine
 
 CGROUP = Path("/sys/fs/cgroup")
+DEV = Path("/dev")
+
+CARDS = {"nvidiactl": "NVIDIA", "dxg": "NVIDIA", "kfd": "AMD", "dri": "graphics"}
+"""Entries of /dev without which no driver on Linux computes: CUDA (and WSL's), ROCm, Vulkan."""
 
 
 def measure(devices: tuple[Device, ...], cgroup: Path = CGROUP) -> Machine:
@@ -24,6 +29,16 @@ def measure(devices: tuple[Device, ...], cgroup: Path = CGROUP) -> Machine:
         memory_bytes_available=min(memory.available, total),
         devices=devices,
     )
+
+
+def cards_present(dev: Path = DEV) -> tuple[str, ...]:
+    """Makers of the cards that a driver on this machine knows, whether or not the engine can use them.
+
+    Empty on Linux means that no engine could find one. On macOS the GPU is always there.
+    """
+    if sys.platform == "darwin":
+        return ("Apple",)
+    return tuple(dict.fromkeys(maker for entry, maker in CARDS.items() if (dev / entry).exists()))
 
 
 def _cores(cgroup: Path) -> int:

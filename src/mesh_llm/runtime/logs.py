@@ -13,12 +13,19 @@ ROOT = "mesh_llm"
 
 def configure(format_: Format) -> None:
     """Call once, from the command line."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = StandardErrorHandler()
     handler.setFormatter(JsonFormatter() if format_ == "json" else logging.Formatter("%(message)s"))
     root = logging.getLogger(ROOT)
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     root.propagate = False
+
+
+class StandardErrorHandler(logging.Handler):
+    """Writes to what `sys.stderr` is at that moment: progress bars put themselves in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)  # noqa: T201
 
 
 class JsonFormatter(logging.Formatter):
