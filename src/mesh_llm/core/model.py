@@ -33,6 +33,15 @@ class ModelFacts:
     chat_template: str | None
     pooling: str | None
     """`mean`, `cls`, `last` or `rank` where the file is an embedding or reranking model, else None."""
+    heads: int = 0
+    """Attention heads of the widest layer; 0 where there are none."""
+    feed_forward_length: int = 0
+    """Elements of the widest layer for one token, all experts used; 0 where the header does not say."""
+    key_length_sliding: int = 0
+    """Per head, in sliding layers; 0: as in the others."""
+    value_length_sliding: int = 0
+    indexer_length: int = 0
+    """Elements that sparse attention caches beside each layer's keys; 0 where the model has none."""
 
     @property
     def layers(self) -> int:

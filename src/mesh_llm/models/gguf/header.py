@@ -56,6 +56,8 @@ _MISTAKEN_FOR_MODELS: dict[bytes, str] = {
 class Header:
     """All numbers in bytes count from the start of the file."""
 
+    name: str
+    """Of the source it was read from."""
     version: int
     metadata: Mapping[str, Value]
     tensors: tuple[TensorInfo, ...]
@@ -94,7 +96,7 @@ def read_header(source: ByteSource) -> Header:
             f"{source.name} is cut off: it has {source.size:,} of {expected:,} bytes,"
             f" {expected - source.size:,} are missing. Delete the file and fetch the model again."
         )
-    return Header(version, metadata, tensors, alignment, data_offset, expected)
+    return Header(source.name, version, metadata, tensors, alignment, data_offset, expected)
 
 
 def _version(cursor: Cursor, source: ByteSource) -> int:
