@@ -1,0 +1,80 @@
+"""Who may ask: keys, and the two ways in which a web page could reach a loopback service unasked.
+
+A page from elsewhere can send requests to localhost (its Origin tells) and can have its own name resolve to
+127.0.0.1 (the Host header tells). Decides from header values alone.
+"""
+
+import hmac
+from collections.abc import Collection, Mapping
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from mesh_llm.core.errors import RequestRefused
+
+OPEN_PATHS = frozenset({"/health", "/v1/health"})
+"""Answered without a key: load balancers and container runtimes have none."""
+
+
+def check(
+    path: str, headers: Mapping[str, str], *, api_key: str | None, own_hosts: Collection[str] = ()
+) -> None:
+    """Raises RequestRefused (401 or 403) unless the request may be answered."""
+    origin = headers.get("Origin")
+    if origin is not None and not is_loopback_origin(origin):
+        raise RequestRefused(
+            f"Pages from {origin} may not use this node. Only pages served from localhost may.",
+            http_status=403,
+            code="origin_refused",
+        )
+    if api_key is not None:
+        if path not in OPEN_PATHS and not _has_key(headers, api_key):
+            raise RequestRefused(
+                "The API key is missing or wrong. "
+                "Send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.",
+                http_status=401,
+                code="invalid_api_key",
+            )
+    elif not _is_own_host(headers.get("Host"), own_hosts):
+        raise RequestRefused(
+            f"This node does not answer to the name {headers.get('Host')}. "
+            "Use localhost, or start the node with an API key.",
+            http_status=403,
+            code="host_refused",
+        )
+
+
+def is_loopback_origin(origin: str) -> bool:
+    return _is_loopback(_host_of(origin))
+
+
+def _is_own_host(host: str | None, own_hosts: Collection[str]) -> bool:
+    if host is None:  # HTTP/1.0: browsers always send it
+        return True
+    name = _host_of(f"//{host}")
+    return _is_loopback(name) or name in own_hosts
+
+
+def _is_loopback(name: str | None) -> bool:
+    if not name:
+        return False
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _host_of(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _has_key(headers: Mapping[str, str], api_key: str) -> bool:
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    offered = (token.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", ""))
+    expected = api_key.encode()
+    matches = [hmac.compare_digest(key.encode(errors="surrogateescape"), expected) for key in offered]
+    return any(matches)  # of a list, so that both are always compared

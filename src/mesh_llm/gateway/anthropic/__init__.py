@@ -1,0 +1,1 @@
+"""What Anthropic clients send and expect: pure, no routing and no sockets."""

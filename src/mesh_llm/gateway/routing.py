@@ -1,0 +1,91 @@
+"""Which backend answers a request: decided from names and conditions alone."""
+
+from collections.abc import Sequence
+
+from mesh_llm.core.errors import EngineFailed, ModelNotFound, Unavailable
+from mesh_llm.core.serving import (
+    Condition,
+    Endpoint,
+    Failed,
+    Loading,
+    Ready,
+    Restarting,
+    ServedModel,
+    Stopped,
+)
+from mesh_llm.gateway.backend import Backend
+
+AUTOMATIC = "auto"
+LOADING_RETRY_AFTER_S = 2
+
+
+def choose(backends: Sequence[Backend], requested: str | None, capability: str | None = None) -> Backend:
+    """The backend for the request's `model`; without one, or with `auto`, the largest that can answer now.
+
+    Raises ModelNotFound, with the known names, for any other.
+    """
+    if not backends:
+        raise ModelNotFound("This node serves no model. Start it with `mesh-llm --model NAME`.")
+    if requested is None or requested.strip().lower() in ("", AUTOMATIC):
+        return max(backends, key=lambda backend: _preference(backend, capability))
+    for fits in (_is_exactly, _is_like):
+        for backend in backends:
+            if fits(backend.model, requested.strip()):
+                return backend
+    known = ", ".join(sorted(backend.model.name for backend in backends))
+    raise ModelNotFound(f"There is no model `{requested}` here. Known: {known}.")
+
+
+def endpoint_of(model: ServedModel, condition: Condition) -> Endpoint:
+    """Where to ask. Raises Unavailable while it may come up, EngineFailed when it will not."""
+    match condition:
+        case Ready(endpoint):
+            return endpoint
+        case Loading(fraction):
+            raise Unavailable(
+                f"{model.name} is still loading ({fraction:.0%}). Try again in a moment.",
+                retry_after_s=LOADING_RETRY_AFTER_S,
+            )
+        case Restarting(reason, attempt, retry_after_s):
+            raise Unavailable(
+                f"{model.name} is restarting (attempt {attempt}) after its engine stopped: {reason}",
+                retry_after_s=max(1, retry_after_s),
+            )
+        case Failed(reason):
+            raise EngineFailed(f"{model.name} could not be kept running: {reason}")
+        case Stopped():
+            raise Unavailable(
+                f"{model.name} has been stopped. Use another model, or start it again.",
+                retry_after_s=LOADING_RETRY_AFTER_S,
+            )
+
+
+def capabilities(model: ServedModel) -> tuple[str, ...]:
+    if model.facts.pooling == "rank":
+        return ("rerank",)
+    if model.facts.pooling is not None:
+        return ("embeddings",)
+    general = ("chat", "completions", "embeddings", "tools")
+    return (*general, "vision") if model.vision else general
+
+
+def _is_exactly(model: ServedModel, requested: str) -> bool:
+    return requested == model.name or requested in model.aliases
+
+
+def _is_like(model: ServedModel, requested: str) -> bool:
+    return requested.lower() in (name.lower() for name in (model.name, *model.aliases))
+
+
+def _preference(backend: Backend, capability: str | None) -> tuple[int, bool, int, str]:
+    """The model's name settles ties, so that the same question always goes to the same model."""
+    model = backend.model
+    match backend.condition:
+        case Ready():
+            readiness = 2
+        case Loading() | Restarting():
+            readiness = 1
+        case Failed() | Stopped():
+            readiness = 0
+    can = capability is None or capability in capabilities(model)
+    return (readiness, can, model.bytes, model.name)
