@@ -1,4 +1,4 @@
-"""A real engine in a process of its own, for tests: prints its address once it answers, ends when stdin does."""
+"""A real engine in its own process, for tests: prints its address once it answers, ends when stdin does."""
 
 import json
 import os

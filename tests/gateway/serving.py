@@ -1,5 +1,6 @@
 """A gateway on a free port, as a user meets it."""
 
+import asyncio
 import random
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ import aiohttp
 from mesh_llm.gateway.app import Gateway
 from mesh_llm.gateway.backend import Backend
 from mesh_llm.runtime.clock import Clock
+from mesh_llm.runtime.listening import LOOPBACK, port_of, reserve
 
 
 @asynccontextmanager
@@ -17,11 +19,14 @@ async def serving(backends: Sequence[Backend], **settings: Any) -> AsyncGenerato
     """The gateway and its base URL."""
     told = {"api_key": None, "clock": Clock(), "chance": random.Random(7)} | settings
     gateway = Gateway(lambda: backends, **told)
-    port = await gateway.start("127.0.0.1", 0)
-    try:
-        yield gateway, f"http://127.0.0.1:{port}"
-    finally:
-        await gateway.stop()
+    listener = reserve(LOOPBACK, 0, "--port")
+    listener.listen()  # clients that come before the server runs wait instead of being refused
+    async with asyncio.TaskGroup() as tasks:
+        server = tasks.create_task(gateway.run(listener))
+        try:
+            yield gateway, f"http://127.0.0.1:{port_of(listener)}"
+        finally:
+            server.cancel()
 
 
 class Client:

@@ -5,18 +5,15 @@ A page from elsewhere can send requests to localhost (its Origin tells) and can 
 """
 
 import hmac
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from mesh_llm.core.errors import RequestRefused
 
-OPEN_PATHS = frozenset({"/health", "/v1/health"})
-"""Answered without a key: load balancers and container runtimes have none."""
-
 
 def check(
-    path: str, headers: Mapping[str, str], *, api_key: str | None, own_hosts: Collection[str] = ()
+    headers: Mapping[str, str], *, api_key: str | None, needs_key: bool, local_address: str | None
 ) -> None:
     """Raises RequestRefused (401 or 403) unless the request may be answered."""
     origin = headers.get("Origin")
@@ -27,14 +24,14 @@ def check(
             code="origin_refused",
         )
     if api_key is not None:
-        if path not in OPEN_PATHS and not _has_key(headers, api_key):
+        if needs_key and not _has_key(headers, api_key):
             raise RequestRefused(
                 "The API key is missing or wrong. "
                 "Send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.",
                 http_status=401,
                 code="invalid_api_key",
             )
-    elif not _is_own_host(headers.get("Host"), own_hosts):
+    elif not _is_own_host(headers.get("Host"), local_address):
         raise RequestRefused(
             f"This node does not answer to the name {headers.get('Host')}. "
             "Use localhost, or start the node with an API key.",
@@ -47,11 +44,11 @@ def is_loopback_origin(origin: str) -> bool:
     return _is_loopback(_host_of(origin))
 
 
-def _is_own_host(host: str | None, own_hosts: Collection[str]) -> bool:
+def _is_own_host(host: str | None, local_address: str | None) -> bool:
     if host is None:  # HTTP/1.0: browsers always send it
         return True
     name = _host_of(f"//{host}")
-    return _is_loopback(name) or name in own_hosts
+    return _is_loopback(name) or name == local_address
 
 
 def _is_loopback(name: str | None) -> bool:

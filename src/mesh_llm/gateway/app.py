@@ -1,14 +1,15 @@
 """The API's front door: routes, who may enter, and how a refusal looks."""
 
 import asyncio
-import errno
 import random
-from collections.abc import Awaitable, Callable, Sequence
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from mesh_llm.core.errors import AddressInUse, MeshError, RequestRefused, Unavailable
+from mesh_llm.core.errors import MeshError, RequestRefused, Unavailable
 from mesh_llm.core.serving import Loading, Ready, Restarting
 from mesh_llm.gateway import access
 from mesh_llm.gateway.backend import Backend
@@ -21,9 +22,10 @@ from mesh_llm.gateway.proxy import CLIENT_LEFT, Proxy
 from mesh_llm.gateway.routing import AUTOMATIC, choose
 from mesh_llm.gateway.upstream import HttpUpstream, Upstream
 from mesh_llm.runtime.clock import Clock
+from mesh_llm.runtime.web import serve
 
-SHUTDOWN_SECONDS = 1.0
-"""What answers in flight get to end by themselves; then they are cut."""
+OPEN_PATHS = frozenset({"/health", "/v1/health"})
+"""Answered without a key: load balancers and container runtimes have none."""
 
 PREFLIGHT_SECONDS = "600"
 ID_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -55,45 +57,16 @@ class Gateway:
         self._clock = clock
         self._on_change = on_change
         self._http = HttpUpstream()
-        self._own_hosts: set[str] = set()
         self._metrics = Metrics()
-        self._runner: web.AppRunner | None = None
 
         def identify(prefix: str) -> str:
             return prefix + "".join(chance.choices(ID_ALPHABET, k=24))
 
         self._proxy = Proxy(backends, upstream_of or (lambda _: self._http), clock, identify, on_change)
 
-    async def start(self, host: str, port: int) -> int:
-        """Listens, and returns the port (a free one for 0). Raises AddressInUse or RequestRefused."""
-        await self._http.open()
-        # Without handler_cancellation a client that leaves would be noticed only at the next write.
-        runner = web.AppRunner(
-            self.application(), handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS
-        )
-        self._runner = runner
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            await self.stop()
-            raise _cannot_listen(error, host, port) from error
-        self._own_hosts.add(host)
-        return int(runner.addresses[0][1])
-
-    async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-        await self._http.close()
-
-    async def run(self, host: str, port: int) -> None:
-        """Serves until cancelled."""
-        await self.start(host, port)
-        try:
-            await asyncio.get_running_loop().create_future()
-        finally:
-            await self.stop()
+    async def run(self, listener: socket.socket) -> None:
+        """Serve until cancelled."""
+        await serve(self.application(), listener)
 
     def statistics(self) -> GatewayStatistics:
         names = sorted({backend.model.name for backend in self._backends()} | set(self._metrics.totals))
@@ -119,6 +92,7 @@ class Gateway:
     def application(self) -> web.Application:
         application = web.Application(middlewares=[self._observe, self._guard])
         application.on_response_prepare.append(_allow_local_pages)
+        application.cleanup_ctx.append(self._connections)
         route = application.router
         for path, generation in GENERATIONS.items():
             route.add_post(path, self._generating(generation))
@@ -134,6 +108,11 @@ class Gateway:
             route.add_get(path, self._health)
         route.add_get("/metrics", self._exposition)
         return application
+
+    async def _connections(self, _: web.Application) -> AsyncGenerator[None]:
+        await self._http.open()
+        yield
+        await self._http.close()
 
     def _generating(self, how: Generation) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -192,10 +171,15 @@ class Gateway:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-            access.check("/health", request.headers, api_key=self._api_key, own_hosts=self._own_hosts)
+        asks_first = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+        access.check(
+            request.headers,
+            api_key=self._api_key,
+            needs_key=not asks_first and request.path not in OPEN_PATHS,
+            local_address=_local_address(request),
+        )
+        if asks_first:
             return _preflight(request)
-        access.check(request.path, request.headers, api_key=self._api_key, own_hosts=self._own_hosts)
         try:
             return await handler(request)
         except web.HTTPMethodNotAllowed as refused:
@@ -213,12 +197,9 @@ class Gateway:
             ) from None
 
 
-def _cannot_listen(error: OSError, host: str, port: int) -> MeshError:
-    if error.errno == errno.EADDRINUSE:
-        return AddressInUse(f"Port {port} is taken by another program. Choose another one with `--port`.")
-    return RequestRefused(
-        f"Cannot listen on {host}:{port} ({error.strerror}). Choose another port with `--port`."
-    )
+def _local_address(request: web.Request) -> str | None:
+    address: Any = request.get_extra_info("sockname")
+    return str(address[0]) if address else None
 
 
 def _endpoint_of(request: web.Request) -> str:
