@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mesh_llm.core.errors import DoesNotFit, RequestRefused
 from mesh_llm.core.model import ModelFacts
 from mesh_llm.core.quantities import GIB, MIB
-from mesh_llm.planner.fit import BATCH, KV_TYPES, Wish, batch_for, fit, kv_types_for, predict
+from mesh_llm.planner.fit import BATCH, KV_TYPES, Wish, batch_for, fit, kv_types_for, least, predict
 
 LAYERS = 32
 LLAMA = ModelFacts(
@@ -120,6 +120,14 @@ def test_with_too_little_for_the_best_type_the_next_one_is_taken() -> None:
     assert plan.kv_type == "q8_0" and plan.context > 4096
     tight = predict(LLAMA, 4096, "q8_0", 4).total - 1
     assert fit(LLAMA, tight, Wish()).kv_type == "q4_0"
+
+
+@pytest.mark.parametrize("facts", [LLAMA, SLIDING, HYBRID, ENCODER])
+def test_the_least_need_is_the_border_of_what_is_refused(facts: ModelFacts) -> None:
+    border = least(facts, Wish()).total
+    assert fit(facts, border, Wish()).need.total == border
+    with pytest.raises(DoesNotFit):
+        fit(facts, border - 1, Wish())
 
 
 def test_what_does_not_fit_is_refused_with_what_is_needed_and_what_there_is() -> None:

@@ -147,8 +147,13 @@ def fit(facts: ModelFacts, budget_bytes: int, wish: Wish) -> Fit:
             need = predict(facts, context, kv_type, wish.slots, embeddings=wish.embeddings)
             if need.total <= budget_bytes:
                 return _fitted(facts, context, kv_type, wish, budget_bytes - need.total)
-    smallest = predict(facts, contexts[-1], kv_types_for(facts)[-1], wish.slots, embeddings=wish.embeddings)
-    raise DoesNotFit(_shortfall(smallest, contexts[-1], budget_bytes, wish))
+    raise DoesNotFit(_shortfall(least(facts, wish), contexts[-1], budget_bytes, wish))
+
+
+def least(facts: ModelFacts, wish: Wish) -> MemoryNeed:
+    """The smallest need that `fit` accepts. Raises RequestRefused for a context beyond the model's."""
+    shortest = _contexts(facts, wish)[-1]
+    return predict(facts, shortest, kv_types_for(facts)[-1], wish.slots, embeddings=wish.embeddings)
 
 
 def batch_for(facts: ModelFacts, context: int) -> int:
