@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import aiohttp
@@ -21,12 +21,13 @@ async def serving(backends: Sequence[Backend], **settings: Any) -> AsyncGenerato
     gateway = Gateway(lambda: backends, **told)
     listener = reserve(LOOPBACK, 0, "--port")
     listener.listen()  # clients that come before the server runs wait instead of being refused
-    async with asyncio.TaskGroup() as tasks:
-        server = tasks.create_task(gateway.run(listener))
-        try:
-            yield gateway, f"http://127.0.0.1:{port_of(listener)}"
-        finally:
-            server.cancel()
+    with closing(listener):
+        async with asyncio.TaskGroup() as tasks:
+            server = tasks.create_task(gateway.run(listener))
+            try:
+                yield gateway, f"http://127.0.0.1:{port_of(listener)}"
+            finally:
+                server.cancel()
 
 
 class Client:

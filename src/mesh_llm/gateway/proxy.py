@@ -154,13 +154,13 @@ class _Delivery:
                 out = translation.feed(chunk)
                 if out and self._response is not None:
                     await self._response.write(out)
-        last = translation.finish() if translation.ended else self._unfinished()
+        if not translation.ended:
+            raise UpstreamLost("its answer has no end")
+        last = translation.finish()
+        if translation.told is not None:
+            self._record.status = translation.told.http_status
         if last and self._response is not None:
             await self._response.write(last)
-
-    def _unfinished(self) -> bytes:
-        self._translation.finish()  # an error that the engine told is better than our own words
-        raise UpstreamLost("its answer has no end")
 
     async def _begin(self) -> None:
         self._record.first_token = self._clock.monotonic()

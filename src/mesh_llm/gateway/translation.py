@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from mesh_llm.core.errors import EngineFailed
+from mesh_llm.core.errors import EngineFailed, MeshError
 from mesh_llm.gateway.errors import read_stream_error
 from mesh_llm.gateway.exchange import Exchange, Usage
 from mesh_llm.gateway.json_values import Json, as_object
@@ -21,16 +21,20 @@ COUNTS = re.compile(rb'"(prompt_tokens|completion_tokens|cached_tokens|cache_n|p
 
 
 class Untouched:
-    """Passes bytes on and remembers only their end."""
+    """Passes bytes on and remembers only their end.
+
+    `told` is an error that went through with them: the client knows it already.
+    """
 
     def __init__(self, exchange: Exchange) -> None:
         self._usage = exchange.usage
         self._tail = b""
+        self.told: MeshError | None = None
 
     @property
     def ended(self) -> bool:
         """Whether the engine said all it had to say."""
-        return self._tail.rstrip().endswith(DONE)
+        return self._tail.rstrip().endswith(DONE) or ERROR_START in self._tail
 
     def feed(self, chunk: bytes) -> bytes:
         self._tail = (self._tail + chunk)[-TAIL_BYTES:]
@@ -38,8 +42,8 @@ class Untouched:
 
     def finish(self) -> bytes:
         start = self._tail.rfind(ERROR_START)
-        if start >= 0 and not self.ended:
-            raise _told_error(self._tail[start + len(b"data: ") :])
+        if start >= 0:
+            self.told = _told_error(self._tail[start + len(b"data: ") :])
         read_counts(self._tail, self._usage)
         return b""
 
@@ -51,6 +55,7 @@ class Mended:
         self._exchange = exchange
         self._events = EventReader()
         self.ended = False
+        self.told: MeshError | None = None
 
     def feed(self, chunk: bytes) -> bytes:
         return b"".join(self._translate(event) for event in self._events.feed(chunk))
@@ -97,6 +102,6 @@ def _parse(data: bytes) -> Json | None:
     return as_object(value)
 
 
-def _told_error(data: bytes) -> Exception:
+def _told_error(data: bytes) -> MeshError:
     chunk = _parse(data.split(b"\n", 1)[0]) or {}
     return read_stream_error(as_object(chunk.get("error")) or {})

@@ -3,6 +3,7 @@
 An `Upstream` is chosen per backend, so that one on another node can be asked through a stream of the mesh.
 """
 
+import io
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
@@ -14,6 +15,9 @@ from mesh_llm.core.serving import Endpoint
 
 CONNECT_SECONDS_MAX = 10.0
 """A live engine accepts at once, even under load; a long prefill is silent only after that."""
+
+BODY_BYTES_AT_ONCE = 1024 * 1024
+"""A larger request is written in pieces: aiohttp warns of blocking the loop otherwise."""
 
 ANSWER_BYTES_MAX = 4 * REQUEST_BODY_BYTES_MAX
 """A whole (not streamed) answer: embeddings of a full request body are the largest."""
@@ -96,8 +100,9 @@ class HttpUpstream:
         assert self._session is not None, "open() comes first"
         headers = {"Authorization": f"Bearer {endpoint.api_key}", "Content-Type": "application/json"}
         method = "GET" if body is None else "POST"
+        data = io.BytesIO(body) if body and len(body) > BODY_BYTES_AT_ONCE else body
         try:
-            response = await self._session.request(method, endpoint.url + path, data=body, headers=headers)
+            response = await self._session.request(method, endpoint.url + path, data=data, headers=headers)
         except (aiohttp.ClientError, OSError) as error:
             raise UpstreamLost(str(error)) from error
         try:
