@@ -1,7 +1,6 @@
 import pytest
 
-from mesh_llm.core.errors import ModelNotFound
-from mesh_llm.models.names import fitting, the_one
+from mesh_llm.models.names import fitting, none_fits, several_fit
 
 NAMES = [
     "Qwen3-8B-Q4_K_M",
@@ -34,14 +33,17 @@ def test_names_that_equal_but_for_case_and_separators_win_over_longer_ones() -> 
     assert fitting("llama_24b", ["Llama-24B-Instruct", "Llama-24B"]) == ("Llama-24B",)
 
 
-def test_several_that_fit_are_listed_and_none_is_taken() -> None:
-    with pytest.raises(
-        ModelNotFound, match=r"several models: Mistral-Small-3\.1-24B, Llama-24B\. Give the full"
-    ):
-        the_one("24b", NAMES)
+def test_several_that_fit_are_listed_before_those_with_the_same_letters() -> None:
+    refusal = several_fit("24b", ["Llama-24B"], ["Big-124B", *NAMES])
+    assert "several models: Llama-24B, Big-124B, Mistral-Small-3.1-24B. Give the full" in str(refusal)
+
+
+def test_a_long_list_is_cut_and_says_so() -> None:
+    many = [f"Qwen-{number}" for number in range(20)]
+    assert "Qwen-7 and 12 more." in str(several_fit("qwen", many, many))
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_what_else_may_be_given() -> None:
-    with pytest.raises(ModelNotFound, match=r"Nearest: Qwen3-8B-Q4_K_M.*org/repo:Q4_K_M") as refusal:
-        the_one("Qwen3-8B-Q5_K_M", NAMES)
-    assert refusal.value.http_status == 404
+    refusal = none_fits("Qwen3-8B-Q5_K_M", NAMES)
+    assert "Nearest: Qwen3-8B-Q4_K_M" in str(refusal) and "org/repo:Q4_K_M" in str(refusal)
+    assert refusal.http_status == 404

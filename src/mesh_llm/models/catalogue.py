@@ -7,7 +7,7 @@ people, so what is wrong in it is said with its place.
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -15,10 +15,10 @@ from typing import cast
 from mesh_llm.core.errors import RequestRefused
 from mesh_llm.core.quantities import GB
 from mesh_llm.models import names
+from mesh_llm.models.quantisations import is_model, quantisation_of
 from mesh_llm.models.references import (
     SUFFIX,
     HubFile,
-    all_parts,
     model_stem,
     parse_reference,
 )
@@ -93,15 +93,20 @@ class Entry:
 class Catalogue:
     entries: tuple[Entry, ...]
 
-    def find(self, wanted: str) -> Entry:
+    def find(self, wanted: str, others: Collection[str] = ()) -> Entry:
         """The entry meant by `wanted`: its full name in any case, its file's name, or words of it.
 
-        Raises ModelNotFound, with the candidates where several fit and the nearest names where none does.
+        `others` are names that exist elsewhere, to be offered too where nothing fits. Raises ModelNotFound,
+        with the candidates where several fit and the nearest names where none does.
         """
         entry = self.exact(wanted)
         if entry is not None:
             return entry
-        return self.require(names.the_one(wanted, [entry.name for entry in self.entries]))
+        own = [entry.name for entry in self.entries]
+        found = names.fitting(wanted, own)
+        if len(found) == 1:
+            return self.require(found[0])
+        raise names.several_fit(wanted, found, own) if found else names.none_fits(wanted, [*own, *others])
 
     def exact(self, wanted: str) -> Entry | None:
         """By full name, or the name of the file; case and a `.gguf` at the end do not count."""
@@ -115,12 +120,15 @@ class Catalogue:
         return next(entry for entry in self.entries if entry.name == name)
 
     def of_hub_file(self, repository: str, path: str) -> Entry | None:
-        """The entry that this file of the hub (or one of its parts) belongs to."""
+        """The entry that this file of the hub belongs to: the same repository and quantisation.
+
+        Not the same path: publishers split and move their files.
+        """
         for entry in self.entries:
-            if not isinstance(entry.source, HubSource):
+            file = entry.source.file if isinstance(entry.source, HubSource) else None
+            if file is None or file.repository.lower() != repository.lower() or not is_model(path):
                 continue
-            file = entry.source.file
-            if file.repository.lower() == repository.lower() and path in all_parts(file.path):
+            if quantisation_of(file.path) == quantisation_of(path):
                 return entry
         return None
 

@@ -36,14 +36,6 @@ def fitting(wanted: str, names: Iterable[str]) -> tuple[str, ...]:
     return ()
 
 
-def the_one(wanted: str, names: Collection[str]) -> str:
-    """The only name that fits. Raises ModelNotFound, with the names to choose from."""
-    found = fitting(wanted, names)
-    if len(found) == 1:
-        return found[0]
-    raise several_fit(wanted, found, names) if found else none_fits(wanted, names)
-
-
 def several_fit(wanted: str, found: Collection[str], names: Collection[str]) -> ModelNotFound:
     """`found` first, then what merely holds the same letters: who wrote `qwen` may have meant `Qwen3-8B`."""
     candidates = list(dict.fromkeys([*found, *_holding(wanted, names)]))

@@ -117,6 +117,11 @@ def all_parts(path: str) -> tuple[str, ...]:
     return tuple(f"{folder}{slash}{part.part(index)}" for index in range(1, part.count + 1))
 
 
+def stays_inside(path: str) -> bool:
+    """Whether `path` is a plain relative path: nothing in it climbs, is absolute or is unprintable."""
+    return not any(_is_hostile(word) for word in path.split("/"))
+
+
 def model_stem(file_name: str) -> str:
     """What a model is called after its file: without folder, `.gguf` and the number of the part."""
     name = file_name.rpartition("/")[2]
@@ -242,5 +247,9 @@ def _model_path(text: str, words: list[str]) -> str:
 
 def _check_words(text: str, words: list[str]) -> None:
     for word in words:
-        if word in ("", ".", "..") or "\\" in word or _CONTROL.search(word):
+        if _is_hostile(word):
             raise RequestRefused(f"{text!r} holds the path element {word!r}: leave it out.")
+
+
+def _is_hostile(word: str) -> bool:
+    return word in ("", ".", "..") or "\\" in word or _CONTROL.search(word) is not None

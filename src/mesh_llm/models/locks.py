@@ -1,0 +1,57 @@
+"""One process at a time writes a file of the store.
+
+The lock is the system's: it is let go of when the process dies, however it dies, so none is ever stale.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mesh_llm.models.disk import cannot_write, make_folder
+from mesh_llm.models.patience import Sleep
+from mesh_llm.models.places import ModelPlaces
+
+PAUSE_S = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def alone(
+    places: ModelPlaces, target: Path, waiting: Callable[[], None], sleep: Sleep
+) -> AsyncGenerator[None]:
+    """Holds the lock of `target`; calls `waiting` while another process has it. Raises DiskFull."""
+    lock = _lock(places, target)
+    told = False
+    while not _taken(lock, places):
+        if not told:
+            _log.warning("Another process is downloading %s: waiting for it.", target.name)
+            told = True
+        waiting()
+        await sleep(PAUSE_S)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _lock(places: ModelPlaces, target: Path) -> FileLock:
+    folder = places.notes / "locks"
+    make_folder(folder)
+    name = hashlib.sha256(os.fsencode(os.path.abspath(target))).hexdigest()[:32]
+    return FileLock(folder / f"{name}.lock", thread_local=False)
+
+
+def _taken(lock: FileLock, places: ModelPlaces) -> bool:
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    except OSError as error:
+        raise cannot_write(places.notes, error) from error
+    return True

