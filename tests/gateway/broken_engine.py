@@ -30,7 +30,7 @@ Behaviour = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
 @dataclass
 class BrokenEngine:
     behaviour: Behaviour
-    endpoint: Endpoint = Endpoint("", "")
+    endpoint: Endpoint
     bodies: list[Any] = field(default_factory=list)
     headers: list[Any] = field(default_factory=list)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -52,13 +52,12 @@ class BrokenEngine:
 
 @asynccontextmanager
 async def broken_engine(behaviour: Behaviour) -> AsyncGenerator[BrokenEngine]:
-    engine = BrokenEngine(behaviour)
+    listener = reserve(LOOPBACK, 0, "--port")
+    listener.listen()
+    engine = BrokenEngine(behaviour, Endpoint(f"http://{LOOPBACK}:{port_of(listener)}", "k"))
     application = web.Application(client_max_size=REQUEST_BODY_BYTES_MAX)
     for path in PATHS:
         application.router.add_post(path, engine.answer)
-    listener = reserve(LOOPBACK, 0, "--port")
-    listener.listen()
-    engine.endpoint = Endpoint(f"http://{LOOPBACK}:{port_of(listener)}", "k")
     with closing(listener):
         async with asyncio.TaskGroup() as tasks:
             server = tasks.create_task(serve(application, listener))
@@ -85,7 +84,6 @@ async def dies_after_its_head(request: web.Request, response: web.StreamResponse
 async def dies_in_mid_stream(request: web.Request, response: web.StreamResponse) -> None:
     await response.prepare(request)
     await response.write(CHUNK)
-    await asyncio.sleep(0)
     assert request.transport is not None
     request.transport.close()
 

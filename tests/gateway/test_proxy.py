@@ -116,34 +116,37 @@ async def _leave_once_asked(client: Client, path: str, body: Any, asked: asyncio
 
 
 async def test_requests_beyond_the_slots_wait_and_are_seen_waiting():
+    changed = asyncio.Event()
     async with (
         broken_engine(hangs) as engine,
-        serving([a_backend(engine.endpoint, slots=1)]) as (gateway, url),
+        serving([a_backend(engine.endpoint, slots=1)], on_change=changed.set) as (gateway, url),
         aiohttp.ClientSession() as session,
         asyncio.TaskGroup() as tasks,
     ):
+
+        async def until_queued(count: int) -> None:
+            async with asyncio.timeout(5):
+                while gateway.statistics().queued != count:
+                    changed.clear()
+                    await changed.wait()
+
         client = Client(url, session)
         first = tasks.create_task(client.post("/v1/chat/completions", CHAT))
         await asyncio.wait_for(engine.asked.wait(), 5)
         second = tasks.create_task(client.post("/v1/chat/completions", CHAT))
-        await _until(lambda: gateway.statistics().queued == 1)
+        await until_queued(1)
         assert gateway.statistics().in_flight == 1
         assert len(engine.bodies) == 1
         second.cancel()
-        await _until(lambda: gateway.statistics().queued == 0)
+        await until_queued(0)
         third = tasks.create_task(client.post("/v1/chat/completions", CHAT))
-        await _until(lambda: gateway.statistics().queued == 1)
+        await until_queued(1)
+        engine.asked.clear()
         first.cancel()
-        await _until(lambda: len(engine.bodies) == 2)
+        await asyncio.wait_for(engine.asked.wait(), 5)
+        assert len(engine.bodies) == 2
         third.cancel()
     assert gateway.statistics().in_flight == 0
-
-
-async def _until(true) -> None:
-    """Bounded; each turn lets the loop do network work."""
-    async with asyncio.timeout(5):
-        while not true():
-            await asyncio.sleep(0.005)
 
 
 async def test_a_large_request_reaches_the_engine_whole():
@@ -184,9 +187,9 @@ async def test_an_untouched_stream_arrives_byte_for_byte_and_is_counted():
         broken_engine(answers_well) as engine,
         serving([a_backend(engine.endpoint)]) as (gateway, url),
         aiohttp.ClientSession() as session,
+        session.post(f"{url}/v1/chat/completions", json=CHAT | {"stream": True}) as response,
     ):
-        async with session.post(f"{url}/v1/chat/completions", json=CHAT | {"stream": True}) as response:
-            got = await response.read()
+        got = await response.read()
     assert got == CHUNK + LAST
     (model,) = gateway.statistics().models
     assert (model.requests, model.prompt_tokens, model.completion_tokens) == (1, 7, 5)
@@ -202,10 +205,12 @@ async def test_an_untouched_stream_arrives_byte_for_byte_and_is_counted():
 )
 async def test_a_model_that_is_not_ready_says_why(condition, status, says):
     backend = FixedBackend(a_model(), condition)
-    async with client_of([backend]) as client:
-        async with client.session.post(f"{client.url}/v1/chat/completions", json=CHAT) as response:
-            answer = await response.json()
-            retry_after = response.headers.get("Retry-After")
+    async with (
+        client_of([backend]) as client,
+        client.session.post(f"{client.url}/v1/chat/completions", json=CHAT) as response,
+    ):
+        answer = await response.json()
+        retry_after = response.headers.get("Retry-After")
     assert response.status == status
     assert says in answer["error"]["message"]
     assert (retry_after is not None) == (status == 503)
