@@ -20,6 +20,7 @@ SMALL = EngineSettings(
     device_shares=(),
     pooling="last",
     reranking=False,
+    checkpoints=0,
     prompt_cache_mib=64,
 )
 

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from mesh_llm.core.errors import EngineFailed
+from mesh_llm.core.progress import ignore
 from mesh_llm.core.serving import Condition, Endpoint, Failed, Loading, Ready, Restarting, Stopped
 from mesh_llm.engine.supervisor import Supervisor
 from mesh_llm.engine.whole.llama_server import LlamaServer
@@ -81,7 +82,7 @@ def supervise(launch, clock: Clock | None = None, seen: list[Condition] | None =
         if seen is not None:
             seen.append(supervisor.condition)
 
-    supervisor = Supervisor(served(), launch, clock or Clock(), note)
+    supervisor = Supervisor(served(), launch, clock or Clock(), ignore, note)
     return supervisor
 
 

@@ -5,10 +5,12 @@ To the gateway it is a backend: what it serves (`model`), how it is doing (`cond
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
 from mesh_llm.core.errors import EngineFailed
+from mesh_llm.core.progress import Progress, Report
 from mesh_llm.core.serving import (
     Condition,
     Endpoint,
@@ -22,6 +24,8 @@ from mesh_llm.core.serving import (
 from mesh_llm.engine.restart import FailureHistory, GiveUp, Retry
 from mesh_llm.runtime.bell import Bell
 from mesh_llm.runtime.clock import Clock
+
+logger = logging.getLogger(__name__)
 
 EXPLANATION_WAIT_S = 2.0
 """From a broken answer to the engine's exit being seen; the kernel tells within milliseconds."""
@@ -43,12 +47,19 @@ class Launcher(Protocol):
 
 class Supervisor:
     def __init__(
-        self, model: ServedModel, launch: Launcher, clock: Clock, on_change: Callable[[], None]
+        self,
+        model: ServedModel,
+        launch: Launcher,
+        clock: Clock,
+        report: Report,
+        on_change: Callable[[], None],
     ) -> None:
+        """`report` is told how far a load is, `on_change` that `condition` has become another."""
         self.model = model
         self.condition: Condition = Loading(0.0)
         self._launch = launch
         self._clock = clock
+        self._report = report
         self._on_change = on_change
         self._changed = Bell()
 
@@ -64,9 +75,11 @@ class Supervisor:
                 history = history.after_failure(ready_s)
                 match history.decide():
                     case GiveUp(failures):
+                        logger.error("%s has failed %d times: %s", self.model.name, failures, reason)
                         self._become(Failed(f"failed {failures} times, last with {reason}"))
                         return
                     case Retry(after_s, attempt):
+                        logger.warning("%s: the engine ended (%s), starting again", self.model.name, reason)
                         self._become(Restarting(reason, attempt, retry_after_s=max(1, round(after_s))))
                         await asyncio.sleep(after_s)
         except asyncio.CancelledError:
@@ -96,6 +109,7 @@ class Supervisor:
             async with self._launch(self._show_progress) as engine:
                 endpoint = await engine.wait_until_ready()
                 self._become(Ready(endpoint))
+                logger.info("%s is ready", self.model.name)
                 since = self._clock.monotonic()
                 reason = await engine.wait_for_end()
                 return reason, self._clock.monotonic() - since
@@ -103,6 +117,8 @@ class Supervisor:
             return str(failure), 0.0
 
     def _show_progress(self, fraction: float) -> None:
+        total = self.model.facts.weights_bytes
+        self._report(Progress("load", self.model.name, round(fraction * total), total))
         self._become(Loading(fraction))
 
     def _become(self, condition: Condition) -> None:

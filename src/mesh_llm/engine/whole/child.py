@@ -78,6 +78,7 @@ def _limit(params: Any, settings: EngineSettings, xllamacpp: Any) -> None:
     kv_type = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{settings.kv_type.upper()}")
     params.cache_type_k = params.cache_type_v = kv_type
     params.cache_ram_mib = settings.prompt_cache_mib
+    params.n_ctx_checkpoints = settings.checkpoints
     params.verbosity = 1  # errors only, on standard error: they are the reason of a failure
     params.endpoint_slots = False  # it shows other people's prompts
     params.endpoint_metrics = True

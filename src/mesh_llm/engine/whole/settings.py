@@ -30,6 +30,8 @@ class EngineSettings:
     pooling: str | None
     """How an embedding is made where the file does not say: `last`; None leaves it to the file."""
     reranking: bool
+    checkpoints: int
+    """Saved states a slot may go back to, for models with sliding windows or recurrent layers."""
     prompt_cache_mib: int
     """Memory for prompts that have left their slot. The engine's default of 8192 is never meant."""
 
