@@ -55,9 +55,9 @@ class Line:
             raise
 
     def _give_up(self, turn: asyncio.Future[None]) -> None:
-        if turn.done() and not turn.cancelled():
+        if not turn.cancelled():
             self._leave()  # its turn had just come: the place goes on to the next
-        else:
+        elif turn in self._waiting:  # else somebody's leaving has passed it over already
             self._waiting.remove(turn)
         self._on_change()
 

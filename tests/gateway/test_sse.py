@@ -1,0 +1,44 @@
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh_llm.core.errors import EngineFailed
+from mesh_llm.gateway.sse import Event, EventReader, encode
+
+STREAM = (
+    b': ping\n\nevent: x\r\ndata: {"a":1}\r\n\r\n'
+    b"data: one\ndata: two\n\nid: 7\n\ndata:[DONE]\n\ndata: cut off"
+)
+EVENTS = [Event(b""), Event(b'{"a":1}'), Event(b"one\ntwo"), Event(b"[DONE]")]
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=12))
+def test_events_are_the_same_however_the_bytes_are_cut(cuts):
+    reader, found = EventReader(), []
+    edges = [0, *sorted(cuts), len(STREAM)]
+    for start, end in pairwise(edges):
+        found += reader.feed(STREAM[start:end])
+    assert found == EVENTS
+
+
+@given(st.binary())
+def test_no_bytes_crash_the_reader(data):
+    EventReader().feed(data)
+
+
+def test_an_event_without_end_is_given_up():
+    for endless in (b"data: aaaaaaaaa\n", b"aaaaaaaaaaaaaaaa"):
+        reader = EventReader(event_bytes_max=100)
+        with pytest.raises(EngineFailed, match="without end"):
+            for _ in range(20):
+                reader.feed(endless)
+
+
+def test_what_is_written_can_be_read():
+    written = encode({"text": "a\nb"}, "delta")
+    assert written.startswith(b"event: delta\n")
+    (event,) = EventReader().feed(written)
+    assert json.loads(event.data) == {"text": "a\nb"}
