@@ -1,4 +1,4 @@
-"""What an origin says of a file before any of it is fetched, and whether two such sayings mean the same bytes."""
+"""What an origin says of a file before any of it is fetched, and whether two sayings mean the same bytes."""
 
 from dataclasses import dataclass
 

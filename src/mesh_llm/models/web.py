@@ -24,7 +24,9 @@ CONNECT_S_MAX = 30.0
 SILENCE_S_MAX = 60.0
 """Without a byte. Storage behind a hub may have to fetch the file first."""
 
-READ_BUFFER_BYTES = 1024 * 1024
+READ_BUFFER_BYTES = 64 * 1024
+"""The library drops what waits there, up to twice this and one packet, when a connection breaks."""
+
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 TRANSIENT = frozenset({408, 425, 429})
 """Beside 5xx: the answers that say `later` rather than `no`."""
