@@ -10,11 +10,12 @@ import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from socket import socket
+from typing import TYPE_CHECKING
 
 from mesh_llm import __version__
-from mesh_llm.console.app import Console
 from mesh_llm.console.snapshot import DiskModel, ModelStatus, Snapshot
 from mesh_llm.core.errors import RequestRefused
 from mesh_llm.core.machine import Device, Machine
@@ -24,18 +25,20 @@ from mesh_llm.engine.devices import find_devices
 from mesh_llm.engine.supervisor import Supervisor
 from mesh_llm.engine.whole.llama_server import LlamaServer
 from mesh_llm.engine.whole.placement import engine_settings, served_model
-from mesh_llm.gateway.app import Gateway
 from mesh_llm.models.catalogue import load_catalogue
 from mesh_llm.models.library import Library, LocalModel
 from mesh_llm.models.obtain import obtain
 from mesh_llm.models.places import ModelPlaces
 from mesh_llm.planner.capacity import memory_for_models, with_devices
-from mesh_llm.planner.fit import Fit, Wish
+from mesh_llm.planner.fit import BATCH, BATCH_ON_DEVICES, Fit, Wish
 from mesh_llm.planner.sharing import fit_all
 from mesh_llm.runtime import hardware
 from mesh_llm.runtime.bell import Bell
 from mesh_llm.runtime.clock import Clock
 from mesh_llm.runtime.listening import EVERYWHERE, LOOPBACK, port_of, reserve
+
+if TYPE_CHECKING:
+    from mesh_llm.gateway.app import Gateway
 
 logger = logging.getLogger(__name__)
 
@@ -90,10 +93,10 @@ async def run_node(settings: NodeSettings, doors: Doors) -> None:
 @dataclass(slots=True)
 class Node:
     settings: NodeSettings
+    doors: Doors
     machine: Machine
     library: Library
     supervisors: Sequence[Supervisor]
-    gateway: Gateway
     changes: Bell
     api_port: int
     on_disk: tuple[DiskModel, ...] = ()
@@ -104,30 +107,42 @@ class Node:
         models = [await obtain(name, settings.places, doors.report) for name in settings.models]
         devices, machine = await measure_machine(settings.devices, doors.environment)
         capacity = memory_for_models(machine, settings.memory_bytes_max)
-        wish = Wish(context=settings.context_length, slots=settings.slots)
+        batch = BATCH_ON_DEVICES if machine.devices else BATCH
+        wish = Wish(settings.context_length, settings.slots, batch)
         fits = fit_all([(model.name, model.facts) for model in models], capacity, wish)
         changes = Bell()
         supervisors = [
             _supervise(model, fitted, machine, devices, doors, changes)
             for model, fitted in zip(models, fits, strict=True)
         ]
-        gateway = Gateway(
-            lambda: supervisors,
-            api_key=settings.api_key,
-            clock=doors.clock,
-            chance=doors.chance,
-            on_change=changes.ring,
-        )
-        return cls(settings, machine, library, supervisors, gateway, changes, api_port)
+        return cls(settings, doors, machine, library, supervisors, changes, api_port)
 
     async def run(self, api: socket, console: socket) -> None:
         async with asyncio.TaskGroup() as tasks:
             for supervisor in self.supervisors:
                 tasks.create_task(supervisor.run(), name=f"supervisor {supervisor.model.name}")
-            if self.supervisors:
-                tasks.create_task(self.gateway.run(api), name="gateway")
-            tasks.create_task(Console(self.snapshot, self.changes).run(console), name="console")
+            tasks.create_task(self._answer(api, console), name="http")
             tasks.create_task(self._look_at_disk(), name="disk")
+
+    async def _answer(self, api: socket, console: socket) -> None:
+        """Gateway and console. Their HTTP library takes a quarter of a second to import: that is done here,
+        in a thread, while the engines load."""
+        await asyncio.to_thread(import_module, "mesh_llm.gateway.app")
+        from mesh_llm.console.app import Console
+        from mesh_llm.gateway.app import Gateway
+
+        gateway = Gateway(
+            lambda: self.supervisors,
+            api_key=self.settings.api_key,
+            clock=self.doors.clock,
+            chance=self.doors.chance,
+            on_change=self.changes.ring,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            if self.supervisors:
+                tasks.create_task(gateway.run(api), name="gateway")
+            snapshot = functools.partial(self.snapshot, gateway)
+            tasks.create_task(Console(snapshot, self.changes).run(console), name="console")
 
     async def _look_at_disk(self) -> None:
         """Beside the start, not before it: a store on a slow disk may take seconds."""
@@ -135,8 +150,8 @@ class Node:
         self.on_disk = tuple(DiskModel(m.name, m.bytes, m.projector is not None) for m in models)
         self.changes.ring()
 
-    def snapshot(self) -> Snapshot:
-        statistics = self.gateway.statistics()
+    def snapshot(self, gateway: "Gateway") -> Snapshot:
+        statistics = gateway.statistics()
         return Snapshot(
             version=__version__,
             api_port=self.api_port if self.supervisors else None,

@@ -35,6 +35,7 @@ SERVED = ServedModel(
     kv_type="f16",
     slots=4,
     vision=False,
+    embeddings=True,
     created=1_790_000_000,
 )
 

@@ -18,6 +18,7 @@ SMALL = EngineSettings(
     threads=2,
     gpu_layers=-1,
     device_shares=(),
+    embeddings=True,
     pooling="last",
     reranking=False,
     checkpoints=0,

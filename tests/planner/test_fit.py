@@ -108,18 +108,32 @@ def test_the_context_is_never_longer_than_the_model_was_trained_for() -> None:
     assert fit(replace(LLAMA, context_length=10_000), 64 * GIB, Wish()).context == 10_000
 
 
-def test_a_better_type_goes_before_more_context() -> None:
-    least = predict(LLAMA, 4096, "f16", 4).total
-    plan = fit(LLAMA, least, Wish())
-    assert (plan.kv_type, plan.context, plan.prompt_cache_bytes) == ("f16", 4096, 0)
+def bare(facts: ModelFacts, context: int, kv_type: str) -> int:
+    return predict(facts, context, kv_type, 4, embeddings=False).total
 
 
-def test_with_too_little_for_the_best_type_the_next_one_is_taken() -> None:
-    budget = predict(LLAMA, 4096, "f16", 4).total - 1
-    plan = fit(LLAMA, budget, Wish())
-    assert plan.kv_type == "q8_0" and plan.context > 4096
-    tight = predict(LLAMA, 4096, "q8_0", 4).total - 1
-    assert fit(LLAMA, tight, Wish()).kv_type == "q4_0"
+def test_a_better_type_goes_before_more_than_a_comfortable_context() -> None:
+    plan = fit(LLAMA, bare(LLAMA, 16_384, "f16"), Wish())
+    assert (plan.kv_type, plan.context, plan.prompt_cache_bytes) == ("f16", 16_384, 0)
+
+
+def test_a_comfortable_context_goes_before_the_best_type() -> None:
+    plan = fit(LLAMA, bare(LLAMA, 16_384, "f16") - 1, Wish())
+    assert plan.kv_type == "q8_0" and plan.context > 16_384
+    plan = fit(LLAMA, bare(LLAMA, 8192, "q8_0"), Wish())
+    assert (plan.kv_type, plan.context) == ("q8_0", 8192)
+
+
+def test_a_type_that_changes_answers_is_taken_only_where_nothing_else_runs() -> None:
+    assert fit(LLAMA, bare(LLAMA, 4096, "q8_0"), Wish()).kv_type == "q8_0"
+    assert fit(LLAMA, bare(LLAMA, 4096, "q8_0") - 1, Wish()).kv_type == "q4_0"
+
+
+def test_a_generating_model_embeds_where_there_is_room_and_an_encoder_always() -> None:
+    embedding = predict(LLAMA, 65_536, "f16", 4).total
+    assert fit(LLAMA, embedding, Wish()).embeddings
+    assert not fit(LLAMA, embedding - 1, Wish()).embeddings
+    assert fit(ENCODER, least(ENCODER, Wish()).total, Wish()).embeddings
 
 
 @pytest.mark.parametrize("facts", [LLAMA, SLIDING, HYBRID, ENCODER])
@@ -134,7 +148,7 @@ def test_what_does_not_fit_is_refused_with_what_is_needed_and_what_there_is() ->
     with pytest.raises(DoesNotFit) as caught:
         fit(LLAMA, 4_000_000_000, Wish())
     message = str(caught.value)
-    assert "needs 5.5 GB" in message and "4.0 GB are available" in message and "4.9 GB of weights" in message
+    assert "needs 5.2 GB" in message and "4.0 GB are available" in message and "4.9 GB of weights" in message
     assert "smaller model" in message
 
 
@@ -161,18 +175,20 @@ def test_a_model_that_does_not_say_its_context_gets_the_least() -> None:
 def test_texts_that_are_embedded_in_one_piece_are_one_batch() -> None:
     plan = fit(ENCODER, 8 * GIB, Wish())
     assert (plan.context, plan.batch) == (2048, 2048)
-    assert batch_for(replace(LLAMA, pooling="last"), 8192) == BATCH
+    assert batch_for(replace(LLAMA, pooling="last"), 8192, BATCH) == BATCH
 
 
 BUDGETS = st.integers(4 * GIB, 64 * GIB)
 MODELS = st.sampled_from([LLAMA, SLIDING, HYBRID, ENCODER])
 
 
-@given(MODELS, BUDGETS, st.none() | st.integers(256, 131_072), st.integers(1, 16), st.booleans())
+@given(
+    MODELS, BUDGETS, st.none() | st.integers(256, 131_072), st.integers(1, 16), st.sampled_from([256, 512])
+)
 def test_what_is_chosen_fits(
-    facts: ModelFacts, budget: int, context: int | None, slots: int, embeddings: bool
+    facts: ModelFacts, budget: int, context: int | None, slots: int, batch: int
 ) -> None:
-    wish = Wish(context, slots, embeddings)
+    wish = Wish(context, slots, batch)
     try:
         plan = fit(facts, budget, wish)
     except (DoesNotFit, RequestRefused):
@@ -184,8 +200,9 @@ def test_what_is_chosen_fits(
         plan.context,
         plan.kv_type,
         slots,
-        embeddings=embeddings,
+        embeddings=plan.embeddings,
         prompt_cache_bytes=plan.prompt_cache_bytes,
+        batch=batch,
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from mesh_llm.core.model import ModelFacts
 from mesh_llm.models.gguf.facts import read_file_facts
-from mesh_llm.planner.fit import CHECKPOINTS_PER_SLOT, Fit, batch_for, predict
+from mesh_llm.planner.fit import BATCH, CHECKPOINTS_PER_SLOT, Fit, batch_for, predict
 from tests.planner.engine_child import MIB, started
 
 pytestmark = [
@@ -20,7 +20,8 @@ SLOTS = 4
 
 def planned(facts: ModelFacts, context: int, kv_type: str, *, embeddings: bool = True) -> Fit:
     need = predict(facts, context, kv_type, SLOTS, embeddings=embeddings)
-    return Fit(context, kv_type, SLOTS, batch_for(facts, context), 0, CHECKPOINTS_PER_SLOT, need)
+    batch = batch_for(facts, context, BATCH)
+    return Fit(context, kv_type, SLOTS, batch, 0, CHECKPOINTS_PER_SLOT, embeddings, need)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def test_the_first_leaves_the_second_what_it_needs_at_least():
 
 
 def test_models_that_fit_alone_but_not_together_are_refused_with_the_sum():
-    with pytest.raises(DoesNotFit, match="first does not fit .* for the models after it"):
+    with pytest.raises(DoesNotFit, match=r"first does not fit .* for the models after it"):
         fit_all(MODELS, 2 * LEAST - 1, Wish())
 
 

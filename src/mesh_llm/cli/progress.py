@@ -3,19 +3,7 @@
 import logging
 import sys
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Protocol, Self
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.progress import Progress as Bars
 
 from mesh_llm.core.progress import Progress
 from mesh_llm.core.quantities import human_bytes
@@ -32,7 +20,11 @@ class Display(AbstractContextManager["Display"], Protocol):
 
 def display_for(format_: Format) -> Display:
     """Bars where a person watches a terminal, lines anywhere else."""
-    return BarDisplay() if format_ == "pretty" and sys.stderr.isatty() else LineDisplay()
+    if format_ == "json" or not sys.stderr.isatty():
+        return LineDisplay()
+    from mesh_llm.cli.bars import BarDisplay  # a service or a script need not wait for it
+
+    return BarDisplay()
 
 
 class LineDisplay:
@@ -61,41 +53,6 @@ class LineDisplay:
             "total": progress.total,
         }
         logger.info("%s %s: %s", verb, progress.subject, _amount(progress), extra={"fields": fields})
-
-
-class BarDisplay:
-    """A bar for each piece of work, on standard error; log lines appear above them."""
-
-    def __init__(self) -> None:
-        self._bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._tasks: dict[tuple[str, str], TaskID] = {}
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
-
-    def show(self, progress: Progress) -> None:
-        work = (progress.activity, progress.subject)
-        if work not in self._tasks:
-            self._tasks[work] = self._bars.add_task(f"{VERBS[progress.activity]} {progress.subject}")
-        task = self._tasks[work]
-        self._bars.update(task, completed=progress.done, total=progress.total)
-        if progress.done == progress.total:
-            self._bars.remove_task(task)
-            del self._tasks[work]
 
 
 def _amount(progress: Progress) -> str:

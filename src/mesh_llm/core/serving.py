@@ -21,6 +21,8 @@ class ServedModel:
     vision: bool
     created: int
     """Seconds since the epoch: when this node began to serve it."""
+    embeddings: bool = True
+    """Whether it answers /v1/embeddings; a tight fit leaves that out."""
 
 
 @dataclass(frozen=True, slots=True)

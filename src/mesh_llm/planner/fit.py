@@ -5,7 +5,7 @@ held against a real engine by `tests/planner/test_fit_against_engine.py`. What a
 of it may be used, is not known here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mesh_llm.core.errors import DoesNotFit, RequestRefused
 from mesh_llm.core.model import ModelFacts
@@ -34,6 +34,13 @@ CONTEXT_MAX = 65_536
 CONTEXT_MIN = 4096
 """Less is of no use to a chat with tools. A user may ask for less; a model may have been trained for less."""
 
+CONTEXT_COMFORTABLE = 16_384
+"""An agent's instructions and tools, a few files, and room to work. Up to here a longer context is worth more
+than f16 keys and values, beyond it they come first."""
+
+LOSSY_KV = frozenset({"q4_0"})
+"""Only where nothing better lets the model run at all: answers change."""
+
 CONTEXT_STEP = 1024
 
 CONTEXT_IN_ONE_BATCH = 2048
@@ -41,6 +48,9 @@ CONTEXT_IN_ONE_BATCH = 2048
 
 BATCH = 256
 """Tokens of a prompt that are computed at once: the others wait that long (measured: 3 s on two cores)."""
+
+BATCH_ON_DEVICES = 512
+"""llama.cpp's own physical batch; a GPU computes it in milliseconds."""
 
 CHECKPOINTS_PER_SLOT = 4
 """Saved states of what cannot be rolled back, for sliding windows and recurrent layers. The engine must be
@@ -94,8 +104,7 @@ class Wish:
     context: int | None = None
     """Tokens of `--ctx-size`."""
     slots: int = 4
-    embeddings: bool = True
-    """Whether the engine shall also embed: then it keeps logits of a whole batch."""
+    batch: int = BATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +121,8 @@ class Fit:
     """A multiple of a MiB; 0 turns the cache off."""
     checkpoints: int
     """For `n_ctx_checkpoints`."""
+    embeddings: bool
+    """Whether the engine also embeds: it then keeps logits of a whole batch, 0.5 GB for 262,144 tokens."""
     need: MemoryNeed
 
 
@@ -123,9 +134,10 @@ def predict(
     *,
     embeddings: bool = True,
     prompt_cache_bytes: int = 0,
+    batch: int = BATCH,
 ) -> MemoryNeed:
     """What an engine with these settings takes at most, in bytes; `kv_type` is a key of `KV_TYPES`."""
-    batch = batch_for(facts, context)
+    batch = batch_for(facts, context, batch)
     return MemoryNeed(
         weights=facts.weights_bytes,
         kv_cache=_kv_cache(facts, context, KV_TYPES[kv_type], slots, batch),
@@ -137,28 +149,25 @@ def predict(
 
 
 def fit(facts: ModelFacts, budget_bytes: int, wish: Wish) -> Fit:
-    """The best KV type with which an acceptable context fits, then the longest context, then a prompt cache.
+    """The first of `_candidates` that the budget holds; what is left goes to embeddings and a prompt cache.
 
     Raises DoesNotFit with what is needed and what there is, RequestRefused for a context beyond the model's.
     """
-    contexts = _contexts(facts, wish)
-    for kv_type in kv_types_for(facts):
-        for context in contexts:
-            need = predict(facts, context, kv_type, wish.slots, embeddings=wish.embeddings)
-            if need.total <= budget_bytes:
-                return _fitted(facts, context, kv_type, wish, budget_bytes - need.total)
-    raise DoesNotFit(_shortfall(least(facts, wish), contexts[-1], budget_bytes, wish))
+    for kv_type, context in _candidates(facts, wish):
+        if _bare(facts, context, kv_type, wish).total <= budget_bytes:
+            return _fitted(facts, context, kv_type, wish, budget_bytes)
+    shortest = _contexts(facts, wish)[-1]
+    raise DoesNotFit(_shortfall(least(facts, wish), shortest, budget_bytes, wish))
 
 
 def least(facts: ModelFacts, wish: Wish) -> MemoryNeed:
     """The smallest need that `fit` accepts. Raises RequestRefused for a context beyond the model's."""
-    shortest = _contexts(facts, wish)[-1]
-    return predict(facts, shortest, kv_types_for(facts)[-1], wish.slots, embeddings=wish.embeddings)
+    return _bare(facts, _contexts(facts, wish)[-1], kv_types_for(facts)[-1], wish)
 
 
-def batch_for(facts: ModelFacts, context: int) -> int:
+def batch_for(facts: ModelFacts, context: int, batch: int) -> int:
     """Tokens computed at once. A text that is pooled in one piece must be in one batch (`can_split`)."""
-    return context if facts.pooling in ("mean", "cls", "rank") else min(BATCH, context)
+    return context if facts.pooling in ("mean", "cls", "rank") else min(batch, context)
 
 
 def kv_types_for(facts: ModelFacts) -> tuple[str, ...]:
@@ -179,6 +188,19 @@ def kv_types_for(facts: ModelFacts) -> tuple[str, ...]:
     )
 
 
+def _candidates(facts: ModelFacts, wish: Wish) -> list[tuple[str, int]]:
+    """(KV type, context), best first."""
+    contexts = _contexts(facts, wish)
+    comfortable = min(contexts[0], CONTEXT_COMFORTABLE)
+    types = kv_types_for(facts)
+    gentle = [kv_type for kv_type in types if kv_type not in LOSSY_KV]
+    return [
+        *((kv_type, context) for kv_type in gentle for context in contexts if context >= comfortable),
+        *((gentle[-1], context) for context in contexts if context < comfortable),
+        *((kv_type, context) for kv_type in types if kv_type in LOSSY_KV for context in contexts),
+    ]
+
+
 def _contexts(facts: ModelFacts, wish: Wish) -> tuple[int, ...]:
     """Contexts to try, longest first."""
     trained = facts.context_length
@@ -190,25 +212,34 @@ def _contexts(facts: ModelFacts, wish: Wish) -> tuple[int, ...]:
                 parameter="ctx_size",
             )
         return (wish.context,)
-    limit = CONTEXT_MAX if batch_for(facts, CONTEXT_MAX) == BATCH else CONTEXT_IN_ONE_BATCH
+    in_one_batch = batch_for(facts, CONTEXT_MAX, BATCH) == CONTEXT_MAX
+    limit = CONTEXT_IN_ONE_BATCH if in_one_batch else CONTEXT_MAX
     longest = min(trained or CONTEXT_MIN, limit)
     steps = range(longest // CONTEXT_STEP * CONTEXT_STEP, min(CONTEXT_MIN, longest) - 1, -CONTEXT_STEP)
     return tuple(dict.fromkeys((longest, *steps)))
 
 
-def _fitted(facts: ModelFacts, context: int, kv_type: str, wish: Wish, left_bytes: int) -> Fit:
-    bare = predict(facts, context, kv_type, wish.slots, embeddings=wish.embeddings)
+def _bare(facts: ModelFacts, context: int, kv_type: str, wish: Wish) -> MemoryNeed:
+    """What answering takes, without what is only good to have."""
+    embeds = facts.pooling is not None
+    return predict(facts, context, kv_type, wish.slots, embeddings=embeds, batch=wish.batch)
+
+
+def _fitted(facts: ModelFacts, context: int, kv_type: str, wish: Wish, budget_bytes: int) -> Fit:
+    embedding = predict(facts, context, kv_type, wish.slots, embeddings=True, batch=wish.batch)
+    embeds = embedding.total <= budget_bytes
+    need = embedding if embeds else _bare(facts, context, kv_type, wish)
     # As much again as the KV cache holds: every slot may then change its chat once and come back.
-    cache = min(left_bytes, bare.kv_cache, PROMPT_CACHE_BYTES_MAX) // MIB * MIB
-    need = predict(facts, context, kv_type, wish.slots, embeddings=wish.embeddings, prompt_cache_bytes=cache)
+    cache = min(budget_bytes - need.total, need.kv_cache, PROMPT_CACHE_BYTES_MAX) // MIB * MIB
     return Fit(
         context=context,
         kv_type=kv_type,
         slots=wish.slots,
-        batch=batch_for(facts, context),
+        batch=batch_for(facts, context, wish.batch),
         prompt_cache_bytes=cache,
         checkpoints=CHECKPOINTS_PER_SLOT if need.checkpoints else 0,
-        need=need,
+        embeddings=embeds,
+        need=replace(need, prompt_cache=cache),
     )
 
 

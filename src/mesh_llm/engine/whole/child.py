@@ -85,11 +85,11 @@ def _limit(params: Any, settings: EngineSettings, xllamacpp: Any) -> None:
 
 
 def _choose_embeddings(params: Any, settings: EngineSettings, xllamacpp: Any) -> None:
-    """Every model gives embeddings. `last` lets a generating model take inputs longer than one batch."""
-    params.embedding = True
+    """`last` lets a generating model take inputs longer than one batch."""
+    params.embedding = settings.embeddings
     if settings.reranking:
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
-    elif settings.pooling == "last":
+    elif settings.embeddings and settings.pooling == "last":
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_LAST
 
 

@@ -27,6 +27,7 @@ def engine_settings(
         threads=machine.cores,
         gpu_layers=-1 if machine.devices else 0,
         device_shares=shares(all_devices, machine.devices) if machine.devices else (),
+        embeddings=fitted.embeddings,
         # Of the last token, so that a text may be longer than one batch.
         pooling="last" if model.facts.pooling is None else None,
         reranking=model.facts.pooling == "rank",
@@ -46,5 +47,6 @@ def served_model(model: LocalModel, fitted: Fit, now: float) -> ServedModel:
         kv_type=fitted.kv_type,
         slots=fitted.slots,
         vision=model.projector is not None,
+        embeddings=fitted.embeddings,
         created=int(now),
     )

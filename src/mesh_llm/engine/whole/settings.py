@@ -27,6 +27,7 @@ class EngineSettings:
     """-1: as many as the devices hold."""
     device_shares: tuple[float, ...]
     """Per device of the engine, in its order, what share of the model it takes; empty: the engine decides."""
+    embeddings: bool
     pooling: str | None
     """How an embedding is made where the file does not say: `last`; None leaves it to the file."""
     reranking: bool
