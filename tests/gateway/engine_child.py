@@ -26,6 +26,8 @@ params.pooling_type = getattr(
     xllamacpp.llama_pooling_type, "LLAMA_POOLING_TYPE_" + settings.get("pooling", "LAST")
 )
 params.endpoint_metrics = True
+if "chat_template" in settings:
+    params.chat_template = settings["chat_template"]
 params.verbosity = 1
 
 server = xllamacpp.Server(params)

@@ -29,12 +29,16 @@ def test_no_bytes_crash_the_reader(data):
     EventReader().feed(data)
 
 
-def test_an_event_without_end_is_given_up():
-    for endless in (b"data: aaaaaaaaa\n", b"aaaaaaaaaaaaaaaa"):
-        reader = EventReader(event_bytes_max=100)
-        with pytest.raises(EngineFailed, match="without end"):
-            for _ in range(20):
-                reader.feed(endless)
+@pytest.mark.parametrize("endless", [b"data: aaaaaaaaa\n", b"aaaaaaaaaaaaaaaa"])
+def test_an_event_without_end_is_given_up(endless):
+    reader = EventReader(event_bytes_max=100)
+
+    def feed_for_ever():
+        for _ in range(20):
+            reader.feed(endless)
+
+    with pytest.raises(EngineFailed, match="without end"):
+        feed_for_ever()
 
 
 def test_what_is_written_can_be_read():

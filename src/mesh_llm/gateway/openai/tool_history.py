@@ -71,13 +71,17 @@ def with_instructions(messages: list[Json], instructions: str, *, system_role: b
     place = ("system", "developer") if system_role else ("user",)
     for position, message in enumerate(messages):
         if message.get("role") in place:
-            told = message | {"content": _joined(message.get("content"), instructions)}
+            told = message | {
+                "content": _joined(message.get("content"), instructions, before=not system_role)
+            }
             return [*messages[:position], told, *messages[position + 1 :]]
     return [{"role": place[0], "content": instructions}, *messages]
 
 
-def _joined(content: Any, instructions: str) -> Any:
+def _joined(content: Any, instructions: str, *, before: bool) -> Any:
     parts = as_list(content)
     if parts is not None:
         return [{"type": "text", "text": f"{instructions}\n\n"}, *parts]
-    return f"{content}\n\n{instructions}" if content else instructions
+    if not content:
+        return instructions
+    return f"{instructions}\n\n{content}" if before else f"{content}\n\n{instructions}"

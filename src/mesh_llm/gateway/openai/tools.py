@@ -44,6 +44,7 @@ def prepare(body: Json, template: TemplateAbilities, identify: Identify) -> tupl
     """The body as the engine can honour it, and the mender that finds the calls in its answer."""
     tools = read_tools(body)
     choice = read_choice(body, tools)
+    _refuse_logprobs(body, tools)
     if not concern(body) or (template.tools and choice.mode != "required"):
         return _native(body, tools, choice), []
     plain = {name: value for name, value in body.items() if name not in ("tools", "tool_choice")}
@@ -65,18 +66,22 @@ def prepare(body: Json, template: TemplateAbilities, identify: Identify) -> tupl
 
 
 def _native(body: Json, tools: list[Tool], choice: ToolChoice) -> Json:
-    if tools and body.get("logprobs"):
-        raise RequestRefused(
-            "`logprobs` and `tools` do not go together. Leave one of them out.",
-            code="unsupported_parameter",
-            parameter="logprobs",
-        )
     if choice.names >= {tool.name for tool in tools}:
         return body if not isinstance(body.get("tool_choice"), dict) else body | {"tool_choice": choice.mode}
     allowed = [
         tool for tool in objects_at(body, "tools") if object_at(tool, "function").get("name") in choice.names
     ]
     return body | {"tools": allowed, "tool_choice": choice.mode}
+
+
+def _refuse_logprobs(body: Json, tools: list[Tool]) -> None:
+    """A call is not the text that the model wrote, so there would be nothing for them to belong to."""
+    if tools and body.get("logprobs"):
+        raise RequestRefused(
+            "`logprobs` and `tools` do not go together. Leave one of them out.",
+            code="unsupported_parameter",
+            parameter="logprobs",
+        )
 
 
 def _refuse_two_grammars(body: Json, mode: Mode) -> None:
