@@ -83,10 +83,6 @@ async def run_node(settings: NodeSettings, doors: Doors) -> None:
         reserve(LOOPBACK, settings.console_port, "--console") as console,
     ):
         node = await Node.create(settings, doors, port_of(api))
-        ports = {"api_port": port_of(api), "console_port": port_of(console)}
-        if settings.models:
-            logger.info("API: http://localhost:%(api_port)d/v1", ports, extra={"fields": ports})
-        logger.info("console: http://localhost:%(console_port)d", ports, extra={"fields": ports})
         await node.run(api, console)
 
 
@@ -138,9 +134,12 @@ class Node:
             chance=self.doors.chance,
             on_change=self.changes.ring,
         )
+        ports = {"api_port": self.api_port, "console_port": port_of(console)}
         async with asyncio.TaskGroup() as tasks:
             if self.supervisors:
+                logger.info("API: http://localhost:%(api_port)d/v1", ports, extra={"fields": ports})
                 tasks.create_task(gateway.run(api), name="gateway")
+            logger.info("console: http://localhost:%(console_port)d", ports, extra={"fields": ports})
             snapshot = functools.partial(self.snapshot, gateway)
             tasks.create_task(Console(snapshot, self.changes).run(console), name="console")
 

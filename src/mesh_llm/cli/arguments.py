@@ -125,7 +125,7 @@ def _add_machine(root: argparse.ArgumentParser) -> None:
 
 
 def _add_commands(root: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
-    commands = root.add_subparsers(title="commands", metavar="", dest="command")
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     download = commands.add_parser(
         "download", parents=[common], help="fetch models; without a name, list the catalogue"
     )
