@@ -1,8 +1,12 @@
 """Small GGUF files that are whole models to everybody but an engine."""
 
+import hashlib
+import os
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
+from mesh_llm.models.places import ModelPlaces
 from tests.models.gguf.gguf_bytes import STRING, U16, U32, Tensor, gguf_bytes, scalar
 
 F32_BYTES = 4
@@ -31,3 +35,16 @@ def split_model_bytes(count: int, size: int = 50_000) -> list[bytes]:
         return model_bytes(size, number, split)
 
     return [part(number) for number in range(count)]
+
+
+def cached(places: ModelPlaces, repository: str, path: str, data: bytes, commit: str = "a" * 40) -> Path:
+    """A file in the hub's cache, as Hugging Face's own tools leave it; `commit` becomes the current one."""
+    folder = places.hub_cache / f"models--{repository.replace('/', '--')}"
+    blob = folder / "blobs" / hashlib.sha256(data).hexdigest()
+    link = folder / "snapshots" / commit / path
+    for each in (blob, link, folder / "refs" / "main"):
+        each.parent.mkdir(parents=True, exist_ok=True)
+    blob.write_bytes(data)
+    link.symlink_to(os.path.relpath(blob, link.parent))
+    (folder / "refs" / "main").write_text(commit)
+    return link

@@ -58,7 +58,7 @@ class Library:
         asked = wanted.lower().removesuffix(SUFFIX)
 
         def called_so(model: StoredModel) -> bool:
-            return asked in {model.name.lower(), *(alias.lower() for alias in model.aliases)}
+            return asked in {name.lower().removesuffix(SUFFIX) for name in (model.name, *model.aliases)}
 
         return self._first_whole(called_so)
 

@@ -80,13 +80,13 @@ def cache_models(cache: Path) -> list[StoredModel]:
 
 def model_at(path: Path) -> StoredModel:
     """The model that `path` is, or is a part of, with its neighbours. Raises OSError."""
-    folder = path.parent
+    size, folder = path.stat().st_size, path.parent
     names = [entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(SUFFIX)]
     wanted = all_parts(path.name)
     for model in _models(folder, {*names, path.name}, None, 0, named_only=False):
         if wanted[0] in {file.name for file in model.files} | set(model.missing):
             return model
-    return StoredModel(model_stem(path.name), (path,), (), path.stat().st_size, None, None)
+    return StoredModel(model_stem(path.name), (path,), (), size, None, None)
 
 
 def _models(
