@@ -131,6 +131,17 @@ async def chat(url: str, **fields: Any) -> tuple[int, dict[str, Any]]:
         return answer.status, await answer.json()
 
 
+async def get(url: str) -> dict[str, Any]:
+    """A JSON body, as soon as somebody listens there."""
+    async with asyncio.timeout(BOUND_S), aiohttp.ClientSession() as client:
+        while True:
+            try:
+                async with client.get(url) as answer:
+                    return await answer.json()
+            except aiohttp.ClientConnectionError:
+                await asyncio.sleep(0.05)
+
+
 async def chat_until_ready(url: str, **fields: Any) -> dict[str, Any]:
     """As a patient client does: asks again after 503 and refused connections, up to a bound."""
     async with asyncio.timeout(BOUND_S):
