@@ -140,7 +140,6 @@ class Node:
                 logger.info("API: http://localhost:%(api_port)d/v1", ports, extra={"fields": ports})
                 tasks.create_task(gateway.run(api), name="gateway")
             logger.info("console: http://localhost:%(console_port)d", ports, extra={"fields": ports})
-            logger.info("console: http://localhost:%(console_port)d", ports, extra={"fields": ports})
             snapshot = functools.partial(self.snapshot, gateway)
             tasks.create_task(Console(snapshot, self.changes).run(console), name="console")
 

@@ -15,6 +15,8 @@ import psutil
 
 COMMAND = [sys.executable, "-P", "-m", "mesh_llm"]
 BOUND_S = 60.0
+STOP_S = 5.0
+"""What is promised for stopping."""
 
 
 class Node:
@@ -28,10 +30,9 @@ class Node:
     def pid(self) -> int:
         return self.process.pid
 
-    def family(self) -> list[psutil.Process]:
-        """The node's process and all below it."""
-        process = psutil.Process(self.pid)
-        return [process, *process.children(recursive=True)]
+    def descendants(self) -> list[psutil.Process]:
+        """Its children and theirs. Not itself: psutil would take its exit status away from asyncio."""
+        return psutil.Process(self.pid).children(recursive=True)
 
     async def wait_for(self, is_it: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The first line of the log that is it, now or later."""
@@ -55,10 +56,10 @@ class Node:
 
     async def stop(self, how: signal.Signals = signal.SIGINT) -> int:
         self.process.send_signal(how)
-        return await self.wait_for_end()
+        return await self.wait_for_end(STOP_S)
 
-    async def wait_for_end(self) -> int:
-        async with asyncio.timeout(BOUND_S):
+    async def wait_for_end(self, bound_s: float = BOUND_S) -> int:
+        async with asyncio.timeout(bound_s):
             status = await self.process.wait()
             await self._reading
             return status
@@ -158,5 +159,5 @@ async def chat_until_ready(url: str, **fields: Any) -> dict[str, Any]:
 
 async def gone(processes: list[psutil.Process]) -> bool:
     """Whether all of them end within the bound that is promised for a stop."""
-    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, 5)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, STOP_S)
     return not alive

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.interaction.nodes import Node, chat, chat_until_ready, ended, get, gone, started
+from tests.interaction.nodes import STOP_S, Node, chat, chat_until_ready, ended, get, gone, started
 
 pytestmark = pytest.mark.real
 
@@ -54,21 +54,21 @@ async def test_a_signal_stops_everything_also_during_an_answer(
     async with started(store, tmp_path, "--model", MODEL) as node:
         url = await node.url()
         await chat_until_ready(url)
-        family = node.family()
-        assert len(family) == 3
+        family = node.descendants()
+        assert len(family) == 2
         async with aiohttp.ClientSession() as client:
             body = {"messages": [{"role": "user", "content": "Go on."}], "stream": True, "ignore_eos": True}
             async with client.post(f"{url}/v1/chat/completions", json=body) as answer:
                 await answer.content.readline()
                 node.process.send_signal(how)
+                assert await node.wait_for_end(STOP_S) == 0
                 assert await gone(family)
-        assert await node.wait_for_end() == 0
 
 
 async def test_a_signal_stops_a_node_that_still_loads(store: Path, tmp_path: Path):
     async with started(store, tmp_path, "--model", "Gemma-3-270M") as node:
         await node.wait_for_message("loading")
-        family = node.family()
+        family = node.descendants()
         assert await node.stop(signal.SIGTERM) == 0
         assert await gone(family)
 
@@ -77,8 +77,8 @@ async def test_a_signal_stops_a_node_that_still_loads(store: Path, tmp_path: Pat
 async def test_killing_the_node_leaves_no_child_behind(store: Path, tmp_path: Path, moment: str):
     async with started(store, tmp_path, "--model", "Gemma-3-270M") as node:
         await node.wait_for_message(moment)
-        family = node.family()
-        assert len(family) >= 2
+        family = node.descendants()
+        assert len(family) == 2
         assert await node.stop(signal.SIGKILL) == -signal.SIGKILL
         assert await gone(family)
 
