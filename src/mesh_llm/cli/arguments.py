@@ -32,13 +32,12 @@ then point any OpenAI client at http://127.0.0.1:9337/v1
 
 def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     """Flags win over the environment, the environment over defaults."""
-    common = _common()
     root = argparse.ArgumentParser(
         prog="mesh-llm",
         description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[common],
+        parents=[_common()],
         allow_abbrev=False,
     )
     root.set_defaults(
@@ -47,7 +46,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"mesh-llm {__version__}")
     _add_serving(root, environment)
     _add_machine(root)
-    _add_commands(root, common)
+    _add_commands(root)
     return root
 
 
@@ -124,7 +123,8 @@ def _add_machine(root: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_commands(root: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+def _add_commands(root: argparse.ArgumentParser) -> None:
+    common = _common()  # not the root's own: `set_defaults` there would reach into it
     commands = root.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     download = commands.add_parser(
         "download", parents=[common], help="fetch models; without a name, list the catalogue"

@@ -33,6 +33,11 @@ class BarDisplay:
         )
         self._tasks: dict[tuple[str, str], TaskID] = {}
 
+    @property
+    def under_way(self) -> set[tuple[str, str]]:
+        """The (activity, subject) of each bar that is shown."""
+        return set(self._tasks)
+
     def __enter__(self) -> Self:
         self._bars.start()
         return self

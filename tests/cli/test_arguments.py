@@ -1,0 +1,63 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from mesh_llm.cli.arguments import home_of, parser
+
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+
+
+def parsed(*argv: str, **environment: str):
+    return parser(environment).parse_args(list(argv))
+
+
+def test_without_flags_the_defaults_are_those_of_the_readme():
+    arguments = parsed()
+    assert (arguments.port, arguments.console, arguments.parallel) == (9337, 3131, 4)
+    assert arguments.model == [] and arguments.command is None
+    assert home_of(arguments) == Path("~/.mesh-llm").expanduser()
+
+
+def test_models_may_be_given_more_than_once():
+    assert parsed("--model", "a", "--model", "b").model == ["a", "b"]
+
+
+def test_flags_win_over_the_environment_and_that_over_defaults():
+    variables = {"MESH_LLM_HOME": "/of/environment", "MESH_LLM_API_KEY": "of-environment"}
+    assert parsed(**variables).home == "/of/environment"
+    assert parsed("--home", "/of/flag", **variables).home == "/of/flag"
+    assert parsed("--api-key", "of-flag", **variables).api_key == "of-flag"
+    assert parsed(**variables).api_key == "of-environment"
+
+
+@pytest.mark.parametrize("argv", [["--home", "/h", "models"], ["models", "--home", "/h"]])
+def test_home_may_stand_before_or_after_a_command(argv: list[str]):
+    assert parsed(*argv).home == "/h"
+
+
+def test_memory_is_given_in_decimal_gigabytes():
+    assert parsed("--max-vram", "7.5").max_vram == 7_500_000_000
+
+
+def test_devices_are_a_list():
+    assert parsed("--device", "CUDA0, CUDA1").device == ("CUDA0", "CUDA1")
+
+
+@pytest.mark.parametrize(
+    "argv", [["--max-vram", "nan"], ["--max-vram", "0"], ["--device", ","], ["--port", "-1"]]
+)
+def test_nonsense_is_refused_with_status_2(argv: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stopped:
+        parsed(*argv)
+    assert stopped.value.code == 2
+    assert argv[0] in capsys.readouterr().err
+
+
+def test_every_flag_and_command_is_in_the_readme():
+    text = parser({}).format_help()
+    promised = set(re.findall(r"(--[a-z][a-z-]+)", text))
+    assert len(promised) > 10
+    assert [flag for flag in sorted(promised) if f"`{flag}" not in README] == []
+    for command in ("download", "models", "gpus"):
+        assert f"mesh-llm {command}" in README
