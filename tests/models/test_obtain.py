@@ -92,7 +92,10 @@ async def test_a_model_that_its_publisher_split_anew_is_found_all_the_same(
 ) -> None:
     """The catalogue names files; publishers move them."""
     parts = split_model_bytes(2, 10_000)
-    hub.files = {f"{CODER}/Q4_K_M/next-Q4_K_M-{n:05d}-of-00002.gguf": data for n, data in enumerate(parts, 1)}
+    hub.files = {
+        f"{CODER}/Q4_K_M/Qwen3-Coder-Next-Q4_K_M-{n:05d}-of-00002.gguf": data
+        for n, data in enumerate(parts, 1)
+    }
     hub.files[f"{CODER}/next-Q8_0.gguf"] = MODEL
     model = await get("Qwen3-Coder-Next", places, journey)
     assert model.name == "Qwen3-Coder-Next-Q4_K_M"

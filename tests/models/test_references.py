@@ -45,11 +45,14 @@ FILE = "Qwen3-8B-Q4_K_M.gguf"
         ("https://huggingface.co/org/repo/tree/main", HubRepository("org/repo")),
         ("hf.co/org/repo:Q8_0", HubRepository("org/repo", "Q8_0")),
         (f"http://mirror.lan:8080/org/repo/resolve/main/{FILE}", HubFile("org/repo", FILE)),
+        (f"http://mirror.lan:8080/hf/org/repo/resolve/main/{FILE}", HubFile("org/repo", FILE)),
+        (f"org/repo:{FILE}", HubFile("org/repo", FILE)),
+        (f"hf.co/org/repo:{FILE}", HubFile("org/repo", FILE)),
         ("  org/repo  ", HubRepository("org/repo")),
     ],
 )
 def test_each_way_to_name_a_model_is_understood(text: str, meant: Reference) -> None:
-    assert parse_reference(text, ["mirror.lan:8080"]) == meant
+    assert parse_reference(text, "http://mirror.lan:8080/hf") == meant
 
 
 @pytest.mark.parametrize(
@@ -75,6 +78,8 @@ def test_each_way_to_name_a_model_is_understood(text: str, meant: Reference) -> 
         "https://huggingface.co/org",
         "https://huggingface.co",
         "https://evil.example/org/repo/resolve/main/x.gguf",
+        "http://mirror.lan/org/repo/resolve/main/x.gguf",
+        "https://huggingface.co:8443/org/repo/resolve/main/x.gguf",
         "https://huggingface.co.evil.example/org/repo/resolve/main/x.gguf",
         "https://user:secret@huggingface.co/org/repo/resolve/main/x.gguf",
         "file:///etc/x.gguf",

@@ -15,7 +15,6 @@ from typing import cast
 from mesh_llm.core.errors import RequestRefused
 from mesh_llm.core.quantities import GB
 from mesh_llm.models import names
-from mesh_llm.models.quantisations import is_model, quantisation_of
 from mesh_llm.models.references import (
     SUFFIX,
     HubFile,
@@ -120,15 +119,18 @@ class Catalogue:
         return next(entry for entry in self.entries if entry.name == name)
 
     def of_hub_file(self, repository: str, path: str) -> Entry | None:
-        """The entry that this file of the hub belongs to: the same repository and quantisation.
+        """The entry that a file of the hub belongs to: same repository, same name but for parts and folder.
 
         Not the same path: publishers split and move their files.
         """
+        stem = model_stem(path).lower()
         for entry in self.entries:
             file = entry.source.file if isinstance(entry.source, HubSource) else None
-            if file is None or file.repository.lower() != repository.lower() or not is_model(path):
-                continue
-            if quantisation_of(file.path) == quantisation_of(path):
+            if (
+                file is not None
+                and file.repository.lower() == repository.lower()
+                and entry.stem.lower() == stem
+            ):
                 return entry
         return None
 

@@ -58,7 +58,7 @@ async def fetch_from_hub(
         listing = await _listing(hub, request.meant, sleep)
         model = _model(request, listing)
         files = [replace(model, path=path) for path in all_parts(model.path)]
-        projector = request.projector or _projector(model, listing)
+        projector = _projector(request, model, listing)
         if projector is not None:
             files.append(replace(model, path=projector))
         wanted = [await _wanted(hub, places, file, sleep) for file in files]
@@ -98,7 +98,9 @@ def _model(request: HubRequest, listing: Sequence[str]) -> HubFile:
     return HubFile(meant.repository, chosen.parts[0], meant.revision)
 
 
-def _projector(model: HubFile, listing: Sequence[str]) -> str | None:
+def _projector(request: HubRequest, model: HubFile, listing: Sequence[str]) -> str | None:
+    if request.projector is not None and (not listing or request.projector in listing):
+        return request.projector
     bases = {each.base for each in file_sets(listing)}
     projectors = [path for path in listing if is_projector(path)]
     return projector_for(model.path, projectors, one_model_here=len(bases) == 1)

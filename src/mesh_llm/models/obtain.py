@@ -39,11 +39,10 @@ async def obtain(
 
     Raises RequestRefused and ModelNotFound (say it otherwise), ModelDamaged, DownloadFailed and DiskFull.
     """
-    meant = parse_reference(reference, places.endpoint_hosts)
+    meant = parse_reference(reference, places.endpoint)
     library = Library(places, load_catalogue(places.own_catalogue))
     stored = find_on_disk(reference, meant, library)
     if stored is None:
-        _allow_network(reference, places)
         stored = await _fetch(meant, library, report, sleep, free)
     return await library.open(stored, report)
 
@@ -79,13 +78,6 @@ def _named_on_disk(name: str, library: Library) -> StoredModel | None:
     return library.find_like(name) if entry is None else library.find(entry.name)
 
 
-def _allow_network(reference: str, places: ModelPlaces) -> None:
-    if places.offline:
-        raise DownloadFailed(
-            f"{reference} is not on this disk and HF_HUB_OFFLINE forbids fetching it: unset it."
-        )
-
-
 async def _fetch(
     meant: Reference, library: Library, report: Report, sleep: Sleep, free: FreeBytes
 ) -> StoredModel:
@@ -113,6 +105,10 @@ async def _fetch_from_index(
 async def _fetch_from_hub(
     meant: Reference, entry: Entry | None, library: Library, report: Report, sleep: Sleep, free: FreeBytes
 ) -> StoredModel:
+    if library.places.offline:
+        raise DownloadFailed(
+            "The model is not on this disk, and HF_HUB_OFFLINE forbids fetching it: unset that."
+        )
     from mesh_llm.models.fetching import HubRequest, fetch_from_hub
 
     source = entry.source if entry is not None else None

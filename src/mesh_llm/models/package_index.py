@@ -12,13 +12,10 @@ import hashlib
 import io
 import os
 import shutil
-import signal
 import sys
 import zipfile
 import zlib
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -35,6 +32,7 @@ from mesh_llm.models.places import ModelPlaces
 from mesh_llm.models.records import Identity, Record, Records
 from mesh_llm.models.references import SUFFIX
 from mesh_llm.models.threads import run_to_end
+from mesh_llm.runtime.children import Child, describe_exit
 
 LAST_LINES = 6
 """Of what pip said before it gave up: the reason and its cause."""
@@ -42,7 +40,13 @@ LAST_LINES = 6
 RECORD_BYTES_MAX = 4 * 1024 * 1024
 """A wheel's list of files; one of 10,000 files has about 1 MB."""
 
-LINE_BYTES_MAX = 1024 * 1024
+PIP = """
+from mesh_llm.runtime.lifeline import hold
+hold()
+from runpy import run_module
+run_module("pip", run_name="__main__", alter_sys=True)
+"""
+"""`python -m pip`, but gone when we are."""
 
 _PROGRESS = "Progress "
 
@@ -78,10 +82,14 @@ class _Assembly:
     report: Report
 
     async def run(self, target: Path) -> None:
-        wheels = self.places.notes / "wheels" / self.name
+        all_wheels = self.places.notes / "wheels" / self.name
+        wheels = all_wheels / str(
+            os.getpid()
+        )  # so that a pip that outlived its parent cannot write into ours
         part = part_path(target)
         try:
-            _emptied(wheels)
+            shutil.rmtree(all_wheels, ignore_errors=True)
+            wheels.mkdir(parents=True)
             with part.open("wb") as file:
                 sha256 = await self._join(file, wheels)
             if sha256 != self.source.sha256:
@@ -93,7 +101,7 @@ class _Assembly:
         except OSError as error:
             raise cannot_write(target, error) from error
         finally:
-            shutil.rmtree(wheels, ignore_errors=True)
+            shutil.rmtree(all_wheels, ignore_errors=True)
             part.unlink(missing_ok=True)  # pip cannot go on with what we took out
         origin = " ".join(piece.requirement for piece in self.source.pieces)
         records = Records(self.places.notes, self.places.store)
@@ -120,32 +128,25 @@ class _Assembly:
 
 
 async def _download(requirement: str, folder: Path, advance: Advance) -> Path:
-    """The wheel, as the only file of `folder`. Raises DownloadFailed."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"),
-        *(
-            "--progress-bar",
-            "raw",
-            "--no-input",
-            "--disable-pip-version-check",
-            "--dest",
-            str(folder),
-            requirement,
-        ),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        limit=LINE_BYTES_MAX,
-        start_new_session=True,
+    """The wheel, as the only file of `folder`. Raises DownloadFailed and DiskFull."""
+    argv = (
+        *(sys.executable, "-P", "-c", PIP, "download", "--no-deps", "--only-binary", ":all:", "--no-input"),
+        *("--disable-pip-version-check", "--progress-bar", "raw", "--dest", str(folder), requirement),
     )
+    pip = await Child.spawn("pip", argv, os.environ, b"")
     try:
-        last = await _listen(process, advance)
-        code = await process.wait()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(pip.collect_tail(), name="what pip complains of")
+            async for line in pip.lines():
+                fraction = _fraction(line.strip())
+                if fraction is not None:
+                    advance(fraction)
+        status = await pip.wait()
     finally:
-        await _end(process)
+        await pip.stop()
     wheels = _wheels(folder)
-    if code != 0 or len(wheels) != 1:
-        raise _refused(requirement, code, last)
+    if status != 0 or len(wheels) != 1:
+        raise _refused(requirement, describe_exit(status), "\n".join(pip.tail[-LAST_LINES:]))
     return wheels[0]
 
 
@@ -153,30 +154,16 @@ def _wheels(folder: Path) -> list[Path]:
     return list(folder.glob("*.whl"))
 
 
-def _refused(requirement: str, code: int, last: str) -> DownloadFailed | DiskFull:
+def _refused(requirement: str, status: str, last: str) -> DownloadFailed | DiskFull:
     if any(f"[Errno {number}]" in last for number in FULL):
         return DiskFull(
             f"The disk is full, or a limit is reached, where pip stores {requirement}:\n{last}\nDelete "
             "something, or set MESH_LLM_MODELS to a folder on a larger disk, and try again."
         )
     return DownloadFailed(
-        f"pip could not fetch {requirement} (exit code {code}):\n{last}\nCheck the network and pip's index "
+        f"pip could not fetch {requirement} ({status}):\n{last}\nCheck the network and pip's index "
         "settings (`pip config list`), or give another model with --model."
     )
-
-
-async def _listen(process: asyncio.subprocess.Process, advance: Advance) -> str:
-    """Until pip has no more to say; its last words that are not progress."""
-    assert process.stdout is not None
-    last: deque[str] = deque(maxlen=LAST_LINES)
-    while line := await process.stdout.readline():
-        text = line.decode("utf-8", "replace").strip()
-        fraction = _fraction(text)
-        if fraction is not None:
-            advance(fraction)
-        elif text:
-            last.append(text)
-    return "\n".join(last)
 
 
 def _fraction(line: str) -> float | None:
@@ -185,14 +172,6 @@ def _fraction(line: str) -> float | None:
     if not line.startswith(_PROGRESS) or not done.isdigit() or not total.isdigit() or total == "0":
         return None
     return min(1.0, int(done) / int(total))
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """pip and what it started are gone when this returns, also when we were cancelled."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
 
 
 async def _take_out(wheel: Path, piece: WheelPiece, room: int, file: BinaryIO, whole: Digest) -> None:
@@ -237,9 +216,3 @@ def _recorded_sha256(archive: zipfile.ZipFile, member: str) -> bytes:
             encoded = row[1].removeprefix("sha256=")
             return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
     raise ValueError(f"its RECORD has no checksum of {member}")
-
-
-def _emptied(folder: Path) -> None:
-    """Whatever an earlier, killed attempt left there goes first."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)

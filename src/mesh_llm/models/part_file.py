@@ -61,7 +61,7 @@ class PartFile:
         try:
             while view:
                 written = self._file.write(view)
-                self._digest.update(bytes(view[:written]))
+                self._digest.update(view[:written])
                 self.bytes += written
                 view = view[written:]
         except OSError as error:

@@ -11,8 +11,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from mesh_llm.core.errors import RequestRefused
-
-HUB = "https://huggingface.co"
+from mesh_llm.models.references import HUB
 
 _TRUE = {"1", "true", "yes", "on"}
 
@@ -50,12 +49,6 @@ class ModelPlaces:
             offline=environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE,
             proxies=_proxies(environ),
         )
-
-    @property
-    def endpoint_hosts(self) -> tuple[str, ...]:
-        """Its host, alone and with its port: what a URL may name besides Hugging Face's own hosts."""
-        url = urlsplit(self.endpoint)
-        return (url.hostname or "", url.netloc)
 
     @property
     def notes(self) -> Path:

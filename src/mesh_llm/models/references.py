@@ -6,7 +6,6 @@ people, requests and web pages, so anything that could climb out of a folder is 
 """
 
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -15,6 +14,7 @@ from mesh_llm.core.errors import RequestRefused
 DEFAULT_REVISION = "main"
 SUFFIX = ".gguf"
 
+HUB = "https://huggingface.co"
 HUB_HOSTS = ("huggingface.co", "hf.co", "www.huggingface.co")
 
 REFERENCE_CHARACTERS_MAX = 2048
@@ -25,7 +25,8 @@ PARTS_MAX = 9_999
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _REPOSITORY_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-_QUANTISATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_QUANTISATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+"""Or, as llama.cpp takes it there too, the name of a file."""
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)?", re.IGNORECASE)
 _OUTSIDE = ("/", "./", "../", "~")
 
@@ -75,25 +76,24 @@ class SplitName:
         return f"{self.stem}-{index:05d}-of-{self.count:05d}{self.suffix}"
 
 
-def parse_reference(text: str, endpoint_hosts: Collection[str] = ()) -> Reference:
+def parse_reference(text: str, endpoint: str = HUB) -> Reference:
     """Reads `text` as a path, a name, a URL of a hub, or its short form.
 
     Short forms: `org/repo`, `org/repo:Q4_K_M`, `org/repo/folder/file.gguf`, each with `@revision` after the
-    repository or at the end. `endpoint_hosts` are the hosts, besides Hugging Face's own, that are hubs here.
-    Raises RequestRefused.
+    repository or at the end. `endpoint` is the URL of the hub in use; its addresses and those of Hugging Face
+    mean the same files. Raises RequestRefused.
     """
     text = text.strip()
     _refuse_unprintable(text)
     if text.startswith(_OUTSIDE) or "\\" in text:
         return LocalPath(text)
-    hosts = {*HUB_HOSTS, *(host.lower() for host in endpoint_hosts)}
     if "://" in text:
-        return _from_url(text, hosts)
+        return _from_url(text, urlsplit(endpoint))
     first, _, rest = text.partition("/")
     if not rest:
         return ModelName(text.removesuffix("/"))
-    if first.lower() in hosts:
-        return _from_url(f"https://{text}", hosts)
+    if first.lower() in HUB_HOSTS:
+        return _from_url(f"https://{text}", urlsplit(endpoint))
     return _from_short_form(text)
 
 
@@ -144,14 +144,14 @@ def _refuse_unprintable(text: str) -> None:
 
 
 def _from_short_form(text: str) -> Reference:
-    if text.lower().endswith(SUFFIX) and text.count("/") == 1:
+    if text.lower().endswith(SUFFIX) and text.count("/") == 1 and ":" not in text:
         return LocalPath(text)
     body, quantisation = _without_quantisation(text)
     body, revision = _without_revision(body)
     words = body.split("/")
     repository = _repository(text, words)
     if len(words) == 2:
-        return HubRepository(repository, quantisation, revision)
+        return _in_repository(repository, quantisation, revision)
     if quantisation is not None:
         raise RequestRefused(
             f"{text!r} names a file and a quantisation: leave out `:{quantisation}` or the file's name."
@@ -182,30 +182,33 @@ def _without_revision(text: str) -> tuple[str, str]:
     return (f"{before}/{rest}" if rest else before), revision
 
 
-def _from_url(text: str, hosts: Collection[str]) -> Reference:
+def _from_url(text: str, endpoint: SplitResult) -> Reference:
     try:
         url = urlsplit(text)
     except ValueError as error:
         raise RequestRefused(f"{text!r} is no URL: {error}.") from error
-    _check_origin(text, url, hosts)
-    encoded, quantisation = _without_quantisation(url.path.strip("/"))
+    _check_origin(text, url, endpoint)
+    path = url.path
+    if url.netloc.lower() == endpoint.netloc.lower():
+        path = path.removeprefix(endpoint.path.rstrip("/"))
+    encoded, quantisation = _without_quantisation(path.strip("/"))
     words = [unquote(word) for word in encoded.split("/")]
     words = words[1:] if words[0] == "models" and len(words) > 2 else words
     repository = _repository(text, words)
     if len(words) == 2:
-        return HubRepository(repository, quantisation)
+        return _in_repository(repository, quantisation, DEFAULT_REVISION)
     return _from_page(text, repository, words[2], words[3:])
 
 
-def _check_origin(text: str, url: SplitResult, hosts: Collection[str]) -> None:
+def _check_origin(text: str, url: SplitResult, endpoint: SplitResult) -> None:
     if url.username is not None or url.password is not None:
         raise RequestRefused(
             "The model's URL holds a user name or password: put the token into HF_TOKEN instead."
         )
-    host, address = (url.hostname or "").lower(), url.netloc.lower()
-    if url.scheme not in ("http", "https") or (host not in hosts and address not in hosts):
+    hosts = dict.fromkeys([*HUB_HOSTS, endpoint.netloc.lower()])
+    if url.scheme not in ("http", "https") or url.netloc.lower() not in hosts:
         raise RequestRefused(
-            f"{text!r} is not on a known hub ({', '.join(sorted(hosts))}): download the file yourself and "
+            f"{text!r} is not on a known hub ({', '.join(hosts)}): download the file yourself and "
             "give its path, or set HF_ENDPOINT to that server."
         )
 
@@ -223,6 +226,13 @@ def _from_page(text: str, repository: str, kind: str, rest: list[str]) -> Refere
     revision = "/".join(rest[:revision_words])
     _check_words(text, revision.split("/"))
     return HubFile(repository, _model_path(text, rest[revision_words:]), revision)
+
+
+def _in_repository(repository: str, wanted: str | None, revision: str) -> HubFile | HubRepository:
+    """`wanted` stands after the colon: a quantisation, or a file's name."""
+    if wanted is not None and wanted.lower().endswith(SUFFIX):
+        return HubFile(repository, wanted, revision)
+    return HubRepository(repository, wanted, revision)
 
 
 def _repository(text: str, words: list[str]) -> str:
