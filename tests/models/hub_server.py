@@ -13,8 +13,11 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.models.raw_server import raw_server
 
 COMMIT = "c0ffee" * 6 + "beef"
 REASONS = {200: "OK", 206: "Partial Content", 302: "Found"}
@@ -78,6 +81,8 @@ class HubServer:
     """So many requests to the hub itself are answered with 503 first."""
     page_size: int = 1000
     redirects_to: str | None = None
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Repositories by their old names."""
     seen: list[Seen] = field(default_factory=list)
     holding: asyncio.Event = field(default_factory=asyncio.Event)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
@@ -92,13 +97,9 @@ class HubServer:
         return [each for each in self.seen if each.method == method and part in each.path]
 
     async def __aenter__(self) -> Self:
-        hub = await asyncio.start_server(lambda r, w: self._connection("hub", r, w), "127.0.0.1", 0)
-        storage = await asyncio.start_server(lambda r, w: self._connection("storage", r, w), "127.0.0.1", 0)
-        for server in (hub, storage):
-            self._stack.push_async_callback(server.wait_closed)
-            self._stack.callback(server.close)
-        self._hub_port = hub.sockets[0].getsockname()[1]
-        self._storage_port = storage.sockets[0].getsockname()[1]
+        answer = {name: partial(self._connection, name) for name in ("hub", "storage")}
+        self._hub_port = await self._stack.enter_async_context(raw_server(answer["hub"]))
+        self._storage_port = await self._stack.enter_async_context(raw_server(answer["storage"]))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -107,19 +108,14 @@ class HubServer:
     async def _connection(
         self, server: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-            method, target, _ = head[0].split(" ")
-            headers = {
-                name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])
-            }
-            request = Seen(server, method, target, headers)
-            self.seen.append(request)
-            await self._answer(request, reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        method, target, _ = head[0].split(" ")
+        headers = {
+            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])
+        }
+        request = Seen(server, method, target, headers)
+        self.seen.append(request)
+        await self._answer(request, reader, writer)
 
     async def _answer(
         self, request: Seen, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -132,6 +128,10 @@ class HubServer:
             self.hub_failures -= 1
             await _send(writer, 503, {}, b"")
             return
+        for old, new in self.renamed.items():
+            if f"/{old}/" in path:
+                await _send(writer, 307, {"Location": request.path.replace(old, new)}, b"")
+                return
         if path.startswith("/api/models/"):
             await self._list(request, path, writer)
             return

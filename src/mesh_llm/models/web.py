@@ -144,8 +144,8 @@ class _sorted_failures:  # noqa: N801 - used as a statement
             raise DownloadFailed(f"{self._url} is no address: check HF_ENDPOINT.") from error
         if isinstance(error, aiohttp.ClientSSLError):
             raise DownloadFailed(
-                f"{self._url} has a certificate that this machine does not trust ({error}): check the "
-                "clock, the proxy, and SSL_CERT_FILE."
+                f"{self._url} gives no connection that this machine trusts ({error}): check the address, "
+                "the clock, the proxy and SSL_CERT_FILE."
             ) from error
         if isinstance(error, TimeoutError):
             raise Broken("the other side has gone silent") from error
