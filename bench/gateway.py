@@ -64,7 +64,9 @@ async def main() -> int:
     settings = await settings_of(arguments.model)
     rows = await compare_answers(settings, arguments.model, arguments.rounds)
     rows.append(await compare_starts(settings, arguments.model, arguments.rounds))
-    print("| | bare engine | through the node | ratio or difference | goal |\n|---|---|---|---|---|")
+    rows.append(await compare_busy(settings, arguments.rounds))
+    rows.append(await compare_two_engines(settings, arguments.rounds))
+    print("| | bare or quiet | node or busy | ratio or difference | goal |\n|---|---|---|---|---|")
     print("\n".join(map(str, rows)))
     return 0
 
@@ -168,6 +170,45 @@ async def compare_starts(settings: EngineSettings, model: str, rounds: int) -> R
             times["node"].append(node_s)
     direct, via = (statistics.median(times[name]) for name in ("bare", "node"))
     return Row("start to first token, s", direct, via, via / direct, "<= 1.5", " x")
+
+
+async def compare_busy(settings: EngineSettings, rounds: int) -> Row:
+    """One stream while another program keeps one core busy, against a quiet machine."""
+    quiet: list[float] = []
+    busy: list[float] = []
+    async with bare_engine(settings) as target:
+        await burst(target, 1, TOKENS, 0)
+        for number in range(rounds):
+            quiet.append((await burst(target, 1, TOKENS, number)).tokens_per_second)
+            async with busy_core():
+                busy.append((await burst(target, 1, TOKENS, number)).tokens_per_second)
+    return slowdown("tokens/s beside one busy core", quiet, busy, ">= 0.5")
+
+
+@asynccontextmanager
+async def busy_core() -> AsyncGenerator[None]:
+    child = await Child.spawn("busy", [sys.executable, "-c", "while True: pass"], os.environ, b"")
+    try:
+        yield
+    finally:
+        await child.stop()
+
+
+async def compare_two_engines(settings: EngineSettings, rounds: int) -> Row:
+    """Two models that answer at once, both together, against one that has the machine to itself."""
+    alone: list[float] = []
+    both: list[float] = []
+    async with bare_engine(settings) as one, bare_engine(settings) as other:
+        for number in range(rounds):
+            alone.append((await burst(one, 1, TOKENS, number)).tokens_per_second)
+            bursts = await asyncio.gather(burst(one, 1, TOKENS, number), burst(other, 1, TOKENS, number))
+            both.append(sum(each.tokens_per_second for each in bursts))
+    return slowdown("tokens/s, two models at once, together", alone, both, ">= 0.5")
+
+
+def slowdown(what: str, before: list[float], after: list[float], goal: str) -> Row:
+    quiet, slow = statistics.median(before), statistics.median(after)
+    return Row(what, quiet, slow, slow / quiet, goal, " x")
 
 
 async def time_bare_start(settings: EngineSettings) -> float:

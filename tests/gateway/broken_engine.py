@@ -13,7 +13,7 @@ from mesh_llm.core.serving import Endpoint
 from mesh_llm.runtime.listening import LOOPBACK, port_of, reserve
 from mesh_llm.runtime.web import serve
 
-PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank")
 CHUNK = (
     b'data: {"choices":[{"index":0,"delta":{"content":"word "},"finish_reason":null}],'
     b'"id":"c","created":1,"model":"m","object":"chat.completion.chunk"}\n\n'
@@ -107,6 +107,19 @@ async def talks_for_ever(request: web.Request, response: web.StreamResponse) -> 
     await response.prepare(request)
     await response.write(CHUNK)
     await asyncio.Event().wait()
+
+
+async def floods(request: web.Request, response: web.StreamResponse) -> None:
+    await response.prepare(request)
+    while True:
+        await response.write(CHUNK * 100)
+
+
+async def ranks(request: web.Request, response: web.StreamResponse) -> None:
+    await response.prepare(request)
+    await response.write(
+        b'{"model":"alias \\"x\\"","usage":{"prompt_tokens":3},"results":[{"model":"kept"}]}'
+    )
 
 
 async def sends_nonsense(request: web.Request, response: web.StreamResponse) -> None:

@@ -213,6 +213,7 @@ async def test_answers_carry_the_name_as_served_here(engine: Engine) -> None:
             ("/v1/completions", {"prompt": "x", "max_tokens": 1}),
             ("/v1/responses", {"input": "x", "max_output_tokens": 1}),
             ("/v1/messages", CHAT),
+            ("/v1/embeddings", {"input": "x"}),
         ):
             _, answer = await client.post(path, body | {"model": "ANOTHER-name"})
             assert answer["model"] == "another-name"

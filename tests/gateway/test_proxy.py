@@ -19,7 +19,9 @@ from tests.gateway.broken_engine import (
     dies_before_its_head,
     dies_in_mid_stream,
     ends_without_an_end,
+    floods,
     hangs,
+    ranks,
     sends_nonsense,
     talks_for_ever,
     tells_an_error_in_mid_stream,
@@ -238,3 +240,37 @@ async def test_a_body_that_is_no_json_object_is_a_400(body):
             status, answer = await client.post(path, body)
             assert status == 400
             assert "Send a JSON object" in answer["error"]["message"]
+
+
+async def test_a_client_that_takes_nothing_is_given_up_and_frees_its_place():
+    changed = asyncio.Event()
+    async with (
+        broken_engine(floods) as engine,
+        serving([a_backend(engine.endpoint)], on_change=changed.set, stall_seconds_max=0.05) as (
+            gateway,
+            url,
+        ),
+    ):
+        host, port = url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port), limit=1)
+        body = json.dumps(CHAT | {"stream": True}).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        async with asyncio.timeout(10):
+            while gateway.statistics().requests == 0:
+                changed.clear()
+                await changed.wait()
+        assert gateway.statistics().in_flight == 0
+        writer.close()
+
+
+async def test_a_reranker_is_asked_and_answers_under_the_name_it_has_here():
+    async with (
+        broken_engine(ranks) as engine,
+        client_of([a_backend(engine.endpoint, pooling="rank")]) as client,
+    ):
+        for path in ("/v1/rerank", "/rerank"):
+            status, answer = await client.post(path, {"query": "a", "documents": ["b"]})
+            assert status == 200
+            assert answer["model"] == "SmolLM2-135M-Instruct"
+            assert answer["results"] == [{"model": "kept"}]

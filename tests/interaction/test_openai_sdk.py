@@ -336,3 +336,14 @@ async def test_a_prompt_beyond_the_context_is_a_400_with_the_numbers(ai: openai.
     assert isinstance(refused.value.body, dict)
     assert refused.value.body["n_ctx"] == 8192
     assert refused.value.body["n_prompt_tokens"] > 8192
+
+
+async def test_a_stream_that_is_closed_early_leaves_the_model_free(ai: openai.AsyncOpenAI) -> None:
+    told: Any = {"model": NAME, "messages": HI, "max_tokens": 7000, "extra_body": {"ignore_eos": True}}
+    for _ in range(5):  # one more than there are slots: each must be free again at once
+        async with await ai.chat.completions.create(**told, stream=True) as stream:
+            async for chunk in stream:
+                assert chunk.choices
+                break
+    answer = await ai.chat.completions.create(model=NAME, messages=HI, max_tokens=2, timeout=10)
+    assert answer.choices[0].message.content

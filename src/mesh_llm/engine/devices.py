@@ -13,7 +13,8 @@ from typing import Any
 
 from mesh_llm.core.errors import EngineFailed
 from mesh_llm.core.machine import Device
-from mesh_llm.runtime.children import Child, describe_exit
+from mesh_llm.engine.whole.llama_server import explain
+from mesh_llm.runtime.children import Child
 from mesh_llm.runtime.tasks import beside
 
 LOOK_S_MAX = 30.0
@@ -35,15 +36,8 @@ async def find_devices(environment: Mapping[str, str] = os.environ) -> tuple[Dev
     finally:
         await child.stop()
     if status != 0 or not lines:
-        raise EngineFailed(_cure(status, child.tail))
+        raise EngineFailed(f"the engine cannot be loaded: {explain(status, child.tail)}")
     return tuple(Device(**fields) for fields in json.loads(lines[-1]))
-
-
-def _cure(status: int, tail: tuple[str, ...]) -> str:
-    reason = " ".join(tail[-1:]) or describe_exit(status)
-    if "libgomp" in reason:
-        return f"the engine cannot be loaded: {reason}. Install OpenMP: sudo apt install libgomp1"
-    return f"the engine cannot be loaded: {reason}"
 
 
 def describe(info: Mapping[str, Any]) -> dict[str, Any] | None:

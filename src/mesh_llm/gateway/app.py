@@ -13,12 +13,13 @@ from mesh_llm.core.errors import MeshError, RequestRefused, Unavailable
 from mesh_llm.core.serving import Loading, Ready, Restarting
 from mesh_llm.gateway import access
 from mesh_llm.gateway.backend import Backend
+from mesh_llm.gateway.delivery import CLIENT_LEFT, STALL_SECONDS_MAX
 from mesh_llm.gateway.endpoints import FORWARDINGS, GENERATIONS, Forwarding, Generation
 from mesh_llm.gateway.errors import anthropic_shape, openai_shape
 from mesh_llm.gateway.json_values import dump
 from mesh_llm.gateway.metrics import GatewayStatistics, Metrics, ModelStatistics, RequestRecord
 from mesh_llm.gateway.openai import models
-from mesh_llm.gateway.proxy import CLIENT_LEFT, Proxy
+from mesh_llm.gateway.proxy import Proxy
 from mesh_llm.gateway.routing import AUTOMATIC, choose
 from mesh_llm.gateway.upstream import HttpUpstream, Upstream
 from mesh_llm.runtime.clock import Clock
@@ -47,6 +48,7 @@ class Gateway:
         chance: random.Random,
         on_change: Callable[[], None] = _nobody,
         upstream_of: Callable[[Backend], Upstream] | None = None,
+        stall_seconds_max: float = STALL_SECONDS_MAX,
     ) -> None:
         """`backends` is asked anew for each request; `on_change` is called when `statistics` change.
 
@@ -62,7 +64,9 @@ class Gateway:
         def identify(prefix: str) -> str:
             return prefix + "".join(chance.choices(ID_ALPHABET, k=24))
 
-        self._proxy = Proxy(backends, upstream_of or (lambda _: self._http), clock, identify, on_change)
+        self._proxy = Proxy(
+            backends, upstream_of or (lambda _: self._http), clock, identify, on_change, stall_seconds_max
+        )
 
     async def run(self, listener: socket.socket) -> None:
         """Serve until cancelled."""

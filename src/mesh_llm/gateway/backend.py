@@ -6,6 +6,8 @@ from mesh_llm.core.serving import Condition, ServedModel
 
 
 class Backend(Protocol):
+    """Its engine answers under `model.name`: plain streams pass through here unread."""
+
     @property
     def model(self) -> ServedModel: ...
 

@@ -12,6 +12,7 @@ from mesh_llm.gateway.json_values import Json, as_object
 CALLERS_MISTAKES = (
     "not supported",
     "unsupported",
+    "unknown",
     "is required",
     "must be",
     "failed to parse",

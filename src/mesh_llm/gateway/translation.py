@@ -17,7 +17,8 @@ TAIL_BYTES = 4096
 """Holds the last chunk, `usage` and `timings` included (1.2 KB), and what ends a stream."""
 
 ERROR_START = b'data: {"error":'
-COUNTS = re.compile(rb'"(prompt_tokens|completion_tokens|cached_tokens|cache_n|prompt_n|predicted_n)":\s*(\d+)')
+COUNTED = rb"prompt_tokens|completion_tokens|cached_tokens|cache_n|prompt_n|predicted_n"
+COUNTS = re.compile(rb'"(' + COUNTED + rb')":\s*(\d+)')
 
 
 class Untouched:

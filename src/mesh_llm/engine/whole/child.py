@@ -2,8 +2,8 @@
 
 It reads one line of settings, loads, says where it listens, and serves until its lifeline is cut. To the
 parent (`llama_server.py`) it speaks lines on standard output: llama-server's own
-`cmd_child_to_router:state:{...}` while it loads, then `ready {"url": ...}` or `failed {...}`. Its reasons for
-failing are what llama.cpp prints on standard error, and only there.
+`cmd_child_to_router:state:{...}` while it loads, then `ready {"url": ...}`. Its reasons for failing are on
+standard error, most of them llama.cpp's, and only there.
 """
 
 import json
@@ -15,6 +15,9 @@ from typing import Any
 from mesh_llm.engine.whole.settings import EngineSettings
 from mesh_llm.runtime import lifeline
 
+UNUSABLE = 3
+"""Exit status where the engine would not start."""
+
 
 def main() -> int:
     settings = EngineSettings.from_line(_first_line())
@@ -22,9 +25,11 @@ def main() -> int:
     parent = os.dup(1)  # llama-server turns fd 1 into standard error
     try:
         server = _serve(settings)
-    except (RuntimeError, ImportError, OSError) as error:
-        _tell(parent, "failed", {"message": str(error)})
-        return 3
+    except ImportError as error:  # the wheel is there, a library of the system is not
+        print(error, file=sys.stderr)  # noqa: T201
+        return UNUSABLE
+    except RuntimeError:  # its text is always the same; the reason is on standard error already
+        return UNUSABLE
     _tell(parent, "ready", {"url": server.listening_address})
     threading.Event().wait()  # until the lifeline is cut
     return 0

@@ -30,6 +30,9 @@ SECRETS = ("MESH_LLM_API_KEY", "HF_TOKEN")
 """Not the engine's business, so not in its environment."""
 
 REASON_LINES = 3
+OPENMP_MISSING = (
+    "it needs OpenMP, which this system lacks: sudo apt install libgomp1 (dnf: libgomp)"
+)
 STAMP = re.compile(r"^[\d.]+ [A-Z] ")
 """llama.cpp begins each line with the time since its start and a level: `0.00.007.024 E `."""
 AFTERMATH = re.compile(r"failed to load model|exiting due to model loading error")
@@ -120,6 +123,8 @@ async def _is_healthy(address: str) -> bool:
 
 def explain(status: int, tail: tuple[str, ...]) -> str:
     """One line for people: the exit and the last lines of standard error that say something."""
+    if any("libgomp" in line for line in tail):
+        return OPENMP_MISSING
     lines = [STAMP.sub("", line).strip() for line in tail]
     telling = [line for line in lines if line and not AFTERMATH.search(line)]
     return ": ".join([describe_exit(status), " | ".join(telling[-REASON_LINES:])]).removesuffix(": ")
