@@ -89,20 +89,43 @@ async def test_who_is_cancelled_just_as_the_turn_comes_passes_it_on():
     assert line.in_flight == 0
 
 
+async def test_several_answers_take_several_places_and_nobody_overtakes():
+    line, served = Line(ignore), []
+
+    async def visit(name: str, wanted: int) -> None:
+        async with line.place(4, wanted):
+            served.append(name)
+
+    async with asyncio.TaskGroup() as tasks:
+        async with line.place(4, 2):
+            wide = tasks.create_task(visit("wide", 9))  # more than there are: all of them
+            narrow = tasks.create_task(visit("narrow", 1))
+            await _settle()
+            assert (served, line.in_flight, line.queued) == ([], 1, 2)
+            wide.cancel()
+            await narrow
+            assert served == ["narrow"]
+        last = tasks.create_task(visit("last", 9))
+        await last
+    assert served == ["narrow", "last"]
+    assert (line.in_flight, line.queued) == (0, 0)
+
+
 @pytest.mark.parametrize("seed", range(20))
 async def test_no_place_is_lost_or_doubled_whoever_leaves_when(seed):
     chance, line, inside, most = random.Random(seed), Line(ignore, waiting_max=100), 0, 0
 
     async def visit() -> None:
         nonlocal inside, most
-        async with line.place(3):
-            inside += 1
+        wanted = chance.randrange(1, 4)
+        async with line.place(3, wanted):
+            inside += wanted
             most = max(most, inside)
             try:
                 for _ in range(chance.randrange(5)):
                     await asyncio.sleep(0)
             finally:
-                inside -= 1
+                inside -= wanted
 
     async with asyncio.TaskGroup() as tasks:
         visits = []

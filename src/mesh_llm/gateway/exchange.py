@@ -5,7 +5,7 @@ what the client asked for. Both are pure: they may be fed from a recording.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mesh_llm.core.errors import MeshError
@@ -61,9 +61,14 @@ class Exchange:
     body: Json
     writer: Writer
     menders: Sequence[Mender]
+    """None where the engine's bytes are already what the client shall see."""
     stream: bool
     """Whether the client wants events."""
-    untouched: bool
-    """The engine's bytes are already what the client shall see."""
-    usage: Usage
+    generations: int = 1
+    """Answers that the engine computes at once for it: each takes a slot."""
+    usage: Usage = field(default_factory=Usage)
     """Filled by a mender as the answer comes in; an untouched answer is read from its last chunk instead."""
+
+    @property
+    def untouched(self) -> bool:
+        return not self.menders

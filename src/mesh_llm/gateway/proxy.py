@@ -61,7 +61,7 @@ class Proxy:
         try:
             exchange = how.prepare(body, await self._situation(backend, upstream))
             record.usage = exchange.usage
-            async with self.lines[backend.model.name].place(backend.model.slots):
+            async with self.lines[backend.model.name].place(backend.model.slots, exchange.generations):
                 endpoint = endpoint_of(backend.model, backend.condition)
                 async with upstream.send(endpoint, exchange.path, dump(exchange.body)) as answer:
                     await _expect_success(answer)

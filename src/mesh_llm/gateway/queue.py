@@ -12,32 +12,37 @@ FULL_RETRY_AFTER_S = 5
 
 
 class Line:
-    """The line before one backend. A place is handed from who leaves to who waited longest."""
+    """The line before one backend. Places go to who has waited longest, as soon as enough are free."""
 
     def __init__(self, on_change: Callable[[], None], waiting_max: int = REQUESTS_WAITING_MAX) -> None:
         self._on_change = on_change
         self._waiting_max = waiting_max
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
+        self._places = 0
+        self._taken = 0
         self.in_flight = 0
+        """Requests being answered; one that generates several answers takes several places."""
 
     @property
     def queued(self) -> int:
         return len(self._waiting)
 
     @asynccontextmanager
-    async def place(self, places: int) -> AsyncGenerator[None]:
-        """Holds one of `places`. Raises Unavailable when too many wait already."""
-        await self._enter(places)
+    async def place(self, places: int, wanted: int = 1) -> AsyncGenerator[None]:
+        """Holds `wanted` of `places`, or all of them. Raises Unavailable when too many wait already."""
+        self._places = places
+        wanted = min(wanted, places)
+        await self._enter(wanted)
         self._on_change()
         try:
             yield
         finally:
-            self._leave()
+            self._leave(wanted)
             self._on_change()
 
-    async def _enter(self, places: int) -> None:
-        if self.in_flight < places and not self._waiting:
-            self.in_flight += 1
+    async def _enter(self, wanted: int) -> None:
+        if not self._waiting and self._taken + wanted <= self._places:
+            self._take(wanted)
             return
         if len(self._waiting) >= self._waiting_max:
             raise Unavailable(
@@ -46,25 +51,33 @@ class Line:
                 retry_after_s=FULL_RETRY_AFTER_S,
             )
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting.append((turn, wanted))
         self._on_change()
         try:
             await turn
         except asyncio.CancelledError:
-            self._give_up(turn)
+            self._give_up(turn, wanted)
             raise
 
-    def _give_up(self, turn: asyncio.Future[None]) -> None:
-        if not turn.cancelled():
-            self._leave()  # its turn had just come: the place goes on to the next
-        elif turn in self._waiting:  # else somebody's leaving has passed it over already
-            self._waiting.remove(turn)
+    def _give_up(self, turn: asyncio.Future[None], wanted: int) -> None:
+        if turn.cancelled():
+            self._admit()  # who stood behind may fit
+        else:
+            self._leave(wanted)  # its turn had just come
         self._on_change()
 
-    def _leave(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)  # the place changes hands: in_flight stays
-                return
+    def _take(self, wanted: int) -> None:
+        self._taken += wanted
+        self.in_flight += 1
+
+    def _leave(self, wanted: int) -> None:
+        self._taken -= wanted
         self.in_flight -= 1
+        self._admit()
+
+    def _admit(self) -> None:
+        self._waiting = deque(waiter for waiter in self._waiting if not waiter[0].done())
+        while self._waiting and self._taken + self._waiting[0][1] <= self._places:
+            turn, wanted = self._waiting.popleft()
+            self._take(wanted)
+            turn.set_result(None)

@@ -30,9 +30,7 @@ def exchange(body: Json, model: ServedModel, template: TemplateAbilities, identi
     prepared, menders = prepare(body, model, template, identify)
     tell_usage = not stream or flag(object_at(body, "stream_options"), "include_usage")
     if stream and not menders and choices_wanted(prepared) == 1:
-        return Exchange(
-            PATH, prepared, ChatStream(model.name), (), stream=True, untouched=True, usage=Usage()
-        )
+        return Exchange(PATH, prepared, ChatStream(model.name), (), stream=True)
     writer = ChatStream(model.name) if stream else ChatAnswer(model.name)
     return mended(prepared, menders, writer, stream=stream, tell_usage=tell_usage)
 
@@ -41,10 +39,10 @@ def mended(
     prepared: Json, menders: list[Mender], writer: Writer, *, stream: bool, tell_usage: bool
 ) -> Exchange:
     """An exchange whose every chunk is read."""
-    usage = Usage()
-    counter = UsageMender(usage, choices_per_prompt=choices_wanted(prepared), tell=tell_usage)
+    usage, choices = Usage(), choices_wanted(prepared)
+    counter = UsageMender(usage, choices_per_prompt=choices, tell=tell_usage)
     body = prepared | {"stream_options": {"include_usage": True}}
-    return Exchange(PATH, body, writer, (counter, *menders), stream=stream, untouched=False, usage=usage)
+    return Exchange(PATH, body, writer, (counter, *menders), stream, generations=choices, usage=usage)
 
 
 def prepare(

@@ -34,14 +34,13 @@ def exchange(body: Json, model: ServedModel) -> Exchange:
     prepared = _prepared(body, model)
     menders = _menders(body, prompts, choices)
     if stream and not menders and len(prompts) * choices == 1:
-        return Exchange(
-            PATH, prepared, ChatStream(model.name), (), stream=True, untouched=True, usage=Usage()
-        )
+        return Exchange(PATH, prepared, ChatStream(model.name), (), stream=True)
     usage = Usage()
     tell = not stream or flag(object_at(body, "stream_options"), "include_usage")
     counter = UsageMender(usage, choices_per_prompt=choices, tell=tell)
     writer: Writer = ChatStream(model.name) if stream else CompletionAnswer(model.name)
-    return Exchange(PATH, prepared, writer, (counter, *menders), stream=stream, untouched=False, usage=usage)
+    generations = len(prompts) * choices
+    return Exchange(PATH, prepared, writer, (counter, *menders), stream, generations, usage)
 
 
 def _prepared(body: Json, model: ServedModel) -> Json:
