@@ -20,6 +20,10 @@ def test_lone_surrogates_stay_json():
     assert json.loads(dump(body)) == body
 
 
+def test_text_is_written_as_it_is():
+    assert dump({"a": "Grüße 🌟\u2028"}) == '{"a":"Grüße 🌟\u2028"}'.encode()
+
+
 @pytest.mark.parametrize(
     ("read", "body", "says"),
     [

@@ -28,8 +28,11 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def dump(value: Any) -> bytes:
-    """ASCII only: a lone surrogate from a client then stays JSON that every engine can read."""
-    return json.dumps(value, separators=(",", ":")).encode()
+    """Text as it is, for people who read answers with curl; escaped where it holds a lone surrogate."""
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 def as_object(value: Any) -> Json | None:
