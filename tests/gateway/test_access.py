@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh_llm.core.errors import RequestRefused
-from mesh_llm.gateway.access import check, is_loopback_origin
+from mesh_llm.core.loopback import is_loopback_origin
+from mesh_llm.gateway.access import check
 
 
 def asked(headers, api_key=None, needs_key=True, local_address="127.0.0.1"):

@@ -1,8 +1,8 @@
 import pytest
 
-from mesh_llm.core.errors import EngineFailed, ModelNotFound, Unavailable
+from mesh_llm.core.errors import EngineFailed, ModelNotFound, RequestRefused, Unavailable
 from mesh_llm.core.serving import Endpoint, Failed, Loading, Ready, Restarting, Stopped
-from mesh_llm.gateway.routing import capabilities, choose, endpoint_of
+from mesh_llm.gateway.routing import capabilities, choose, endpoint_of, require
 from tests.gateway.engine import FixedBackend, a_model
 
 READY = Ready(Endpoint("http://127.0.0.1:1", "k"))
@@ -67,7 +67,17 @@ def test_only_a_ready_model_has_an_endpoint():
 
 
 def test_capabilities_follow_from_the_file():
-    assert capabilities(a_model()) == ("chat", "completions", "embeddings", "tools")
+    assert capabilities(a_model()) == ("chat", "completions", "tools", "embeddings")
+    assert "embeddings" not in capabilities(a_model(embeddings=False))
     assert capabilities(a_model(vision=True))[-1] == "vision"
     assert capabilities(EMBEDDER.model) == ("embeddings",)
     assert capabilities(a_model(pooling="rank")) == ("rerank",)
+
+
+def test_what_a_model_cannot_do_is_refused_with_what_it_can():
+    require(a_model(), "embeddings")
+    require(a_model(), None)
+    with pytest.raises(RequestRefused, match=r"does not do chat, only embeddings\. Name another"):
+        require(EMBEDDER.model, "chat")
+    with pytest.raises(RequestRefused, match="smaller --ctx-size"):
+        require(a_model(embeddings=False), "embeddings")

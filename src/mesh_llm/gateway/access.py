@@ -1,15 +1,13 @@
-"""Who may ask: keys, and the two ways in which a web page could reach a loopback service unasked.
+"""Who may ask: whoever has the key, and without one this machine alone, but no web page from elsewhere.
 
-A page from elsewhere can send requests to localhost (its Origin tells) and can have its own name resolve to
-127.0.0.1 (the Host header tells). Decides from header values alone.
+Decides from header values alone.
 """
 
 import hmac
 from collections.abc import Mapping
-from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from mesh_llm.core.errors import RequestRefused
+from mesh_llm.core.loopback import host_name, is_loopback, is_loopback_origin
 
 
 def check(
@@ -40,33 +38,11 @@ def check(
         )
 
 
-def is_loopback_origin(origin: str) -> bool:
-    return _is_loopback(_host_of(origin))
-
-
 def _is_own_host(host: str | None, local_address: str | None) -> bool:
     if host is None:  # HTTP/1.0: browsers always send it
         return True
-    name = _host_of(f"//{host}")
-    return _is_loopback(name) or name == local_address
-
-
-def _is_loopback(name: str | None) -> bool:
-    if not name:
-        return False
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return False
-
-
-def _host_of(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
+    name = host_name(host)
+    return is_loopback(name) or name == local_address
 
 
 def _has_key(headers: Mapping[str, str], api_key: str) -> bool:

@@ -10,6 +10,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from mesh_llm.core.errors import MeshError, RequestRefused, Unavailable
+from mesh_llm.core.loopback import is_loopback_origin
 from mesh_llm.core.serving import Loading, Ready, Restarting
 from mesh_llm.gateway import access
 from mesh_llm.gateway.backend import Backend
@@ -234,6 +235,6 @@ def _preflight(request: web.Request) -> web.Response:
 
 async def _allow_local_pages(request: web.Request, response: web.StreamResponse) -> None:
     origin = request.headers.get("Origin")
-    if origin is not None and access.is_loopback_origin(origin):
+    if origin is not None and is_loopback_origin(origin):
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Vary"] = "Origin"

@@ -22,7 +22,7 @@ from mesh_llm.gateway.exchange import Identify
 from mesh_llm.gateway.json_values import Json, dump, parse_object, text
 from mesh_llm.gateway.metrics import RequestRecord
 from mesh_llm.gateway.queue import Line
-from mesh_llm.gateway.routing import choose, endpoint_of
+from mesh_llm.gateway.routing import choose, endpoint_of, require
 from mesh_llm.gateway.templates import Templates
 from mesh_llm.gateway.translation import read_counts
 from mesh_llm.gateway.upstream import Upstream, UpstreamAnswer, UpstreamLost
@@ -103,6 +103,7 @@ class Proxy:
         """Refuses at once what could not be answered now: nobody queues for a model that is down."""
         backend = choose(self._backends(), text(body, "model"), capability)
         record.model = backend.model.name
+        require(backend.model, capability)
         endpoint_of(backend.model, backend.condition)
         return backend
 

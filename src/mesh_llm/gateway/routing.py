@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mesh_llm.core.errors import EngineFailed, ModelNotFound, Unavailable
+from mesh_llm.core.errors import EngineFailed, ModelNotFound, RequestRefused, Unavailable
 from mesh_llm.core.serving import (
     Condition,
     Endpoint,
@@ -65,8 +65,23 @@ def capabilities(model: ServedModel) -> tuple[str, ...]:
         return ("rerank",)
     if model.facts.pooling is not None:
         return ("embeddings",)
-    general = ("chat", "completions", "embeddings", "tools")
-    return (*general, "vision") if model.vision else general
+    able = {"embeddings": model.embeddings, "vision": model.vision}
+    return ("chat", "completions", "tools", *(name for name, can in able.items() if can))
+
+
+def require(model: ServedModel, capability: str | None) -> None:
+    """Raises RequestRefused where the model cannot do what the route is for."""
+    able = capabilities(model)
+    if capability is None or capability in able:
+        return
+    cure = "Name another model."
+    if capability == "embeddings" and "chat" in able:
+        cure = "Memory was too tight for them: free some, or start the node with a smaller --ctx-size."
+    raise RequestRefused(
+        f"{model.name} does not do {capability}, only {', '.join(able)}. {cure}",
+        code="unsupported_model",
+        parameter="model",
+    )
 
 
 def _is_exactly(model: ServedModel, requested: str) -> bool:

@@ -1,21 +1,14 @@
-"""What every HTTP server of this node has in common: how it runs, and who may ask it.
-
-A page of any web site can send requests to loopback ports through its visitor's browser. Two headers that
-a page cannot forge tell such requests from honest ones: `Origin` names the page's site, and `Host` the name
-that was looked up (a site may point its own name at 127.0.0.1).
-"""
+"""What every HTTP server of this node has in common: how it runs, and that it may be private."""
 
 import asyncio
 import socket
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from mesh_llm.core.errors import AddressInUse
+from mesh_llm.core.loopback import host_name, is_loopback, is_loopback_origin
 from mesh_llm.runtime.listening import port_of
-
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 SHUTDOWN_S = 1.0
 """For answers under way when the node stops; the whole node has 5 s."""
@@ -45,19 +38,11 @@ async def _start(runner: web.AppRunner, listener: socket.socket) -> None:
         ) from error
 
 
-def is_loopback(host: str | None) -> bool:
-    """Whether a host name, with or without port, is this machine's own."""
-    if not host:
-        return False
-    name = urlsplit(f"//{host}").hostname or ""
-    return name in LOOPBACK_NAMES or name.endswith(".localhost")
-
-
 def is_foreign(request: web.Request) -> bool:
     """Whether it comes from a page of another site, or under a name that is not this machine's."""
     origin = request.headers.get("Origin")
-    foreign_origin = origin is not None and not is_loopback(urlsplit(origin).netloc)
-    return foreign_origin or not is_loopback(request.host)
+    foreign_origin = origin is not None and not is_loopback_origin(origin)
+    return foreign_origin or not is_loopback(host_name(request.host))
 
 
 @web.middleware

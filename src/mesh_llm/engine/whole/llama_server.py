@@ -30,9 +30,7 @@ SECRETS = ("MESH_LLM_API_KEY", "HF_TOKEN")
 """Not the engine's business, so not in its environment."""
 
 REASON_LINES = 3
-OPENMP_MISSING = (
-    "it needs OpenMP, which this system lacks: sudo apt install libgomp1 (dnf: libgomp)"
-)
+OPENMP_MISSING = "it needs OpenMP, which this system lacks: sudo apt install libgomp1 (dnf: libgomp)"
 STAMP = re.compile(r"^[\d.]+ [A-Z] ")
 """llama.cpp begins each line with the time since its start and a level: `0.00.007.024 E `."""
 AFTERMATH = re.compile(r"failed to load model|exiting due to model loading error")

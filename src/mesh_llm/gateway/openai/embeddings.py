@@ -27,12 +27,6 @@ def prepare_embeddings(body: Json, model: ServedModel) -> Json:
 
 
 def prepare_rerank(body: Json, model: ServedModel) -> Json:
-    if model.facts.pooling != "rank":
-        raise RequestRefused(
-            f"{model.name} cannot rank documents. Use a reranking model.",
-            code="unsupported_model",
-            parameter="model",
-        )
     if not text(body, "query"):
         refuse("query", "a string")
     if not as_list(body.get("documents")):

@@ -1,1 +1,1 @@
-
+"""The GGUF format: headers read and bounded, and what they say of a model."""
