@@ -1,11 +1,13 @@
-"""The gateway against the bare engine: `make bench`, or `python -m bench.gateway --rounds 5`.
+"""The gateway against the bare engine: `make bench`, or `python -m bench.gateway --rounds 15`.
 
-One bare llama-server and one whole node, same model and settings, take turns in one run. What counts is the
-ratio of medians; absolute speeds are the machine's.
+Speed: one engine is asked directly and through a gateway before it, in turns. Start, memory: a whole node
+against a bare engine of the same settings. What counts is the ratio of medians; absolute speeds are the
+machine's.
 """
 
 import argparse
 import asyncio
+import json
 import os
 import random
 import re
@@ -14,7 +16,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
@@ -35,7 +37,7 @@ from mesh_llm.runtime.tasks import beside
 HOME = Path(os.environ.get("MESH_LLM_HOME", "~/.mesh-llm")).expanduser()
 STREAMS = (1, 4, 16)
 SLOTS = 16
-TOKENS = 48
+TOKENS = 32
 FIRST_TOKEN_PAIRS = 40
 START_S_MAX = 60.0
 POLL_S = 0.005
@@ -59,10 +61,11 @@ class Row:
 async def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="SmolLM2-135M-Instruct")
-    parser.add_argument("--rounds", type=int, default=5, help="of each candidate at each load (default 5)")
+    parser.add_argument("--rounds", type=int, default=15, help="of each candidate at each load (default 15)")
     arguments = parser.parse_args()
     settings = await settings_of(arguments.model)
-    rows = await compare_answers(settings, arguments.model, arguments.rounds)
+    rows = await compare_answers(settings, arguments.rounds)
+    rows.append(await measure_memory(arguments.model))
     rows.append(await compare_starts(settings, arguments.model, arguments.rounds))
     rows.append(await compare_busy(settings, arguments.rounds))
     rows.append(await compare_two_engines(settings, arguments.rounds))
@@ -126,16 +129,36 @@ async def wait_for_answer(target: Target) -> None:
                 return
 
 
-async def compare_answers(settings: EngineSettings, model: str, rounds: int) -> list[Row]:
-    async with bare_engine(settings) as bare, node(model) as (through, process):
+@asynccontextmanager
+async def front(settings: EngineSettings, bare: Target) -> AsyncGenerator[Target]:
+    """The gateway in a process of its own, before the engine that `bare` asks directly."""
+    line = json.dumps(asdict(settings) | {"url": bare.url, "api_key": bare.api_key}).encode()
+    child = await Child.spawn("front", [sys.executable, "-m", "bench.front"], os.environ, line)
+    try:
+        async with beside(stderr=child.collect_tail()):
+            async for port in child.lines():
+                yield Target("gateway", f"http://127.0.0.1:{port}", "", bare.model)
+                break
+    finally:
+        await child.stop()
+
+
+async def compare_answers(settings: EngineSettings, rounds: int) -> list[Row]:
+    async with bare_engine(settings) as bare, front(settings, bare) as through:
         for target in (bare, through):
             await wait_for_answer(target)
             await burst(target, 4, TOKENS, 0)
         rows = [await compare_speed(bare, through, streams, rounds) for streams in STREAMS]
-        rows.append(await compare_first_tokens(bare, through))
+        return [*rows, await compare_first_tokens(bare, through)]
+
+
+async def measure_memory(model: str) -> Row:
+    """Of a node that has answered: its own process, without the engine."""
+    async with node(model) as (target, process):
+        await wait_for_answer(target)
+        await burst(target, SLOTS, TOKENS, 0)
         memory = process.memory_info().rss / 1e6
-        rows.append(Row("memory of the node's own process, MB", 0, memory, memory, "<= 120", " MB"))
-        return rows
+        return Row("memory of the node's own process, MB", 0, memory, memory, "<= 120", " MB")
 
 
 async def compare_speed(bare: Target, through: Target, streams: int, rounds: int) -> Row:
