@@ -24,9 +24,9 @@ from mesh_llm.core.quantities import human_bytes
 from mesh_llm.engine.devices import find_devices
 from mesh_llm.engine.supervisor import Supervisor
 from mesh_llm.engine.whole.llama_server import LlamaServer
-from mesh_llm.engine.whole.placement import engine_settings, served_model
+from mesh_llm.engine.whole.placement import engine_settings, facts_in_memory, served_model
 from mesh_llm.models.catalogue import load_catalogue
-from mesh_llm.models.library import Library, LocalModel
+from mesh_llm.models.library import Library, LocalModel, distinct
 from mesh_llm.models.obtain import obtain
 from mesh_llm.models.places import ModelPlaces
 from mesh_llm.planner.capacity import memory_for_models, with_devices
@@ -36,6 +36,7 @@ from mesh_llm.runtime import hardware
 from mesh_llm.runtime.bell import Bell
 from mesh_llm.runtime.clock import Clock
 from mesh_llm.runtime.listening import EVERYWHERE, LOOPBACK, port_of, reserve
+from mesh_llm.runtime.tasks import unwrapped
 
 if TYPE_CHECKING:
     from mesh_llm.gateway.app import Gateway
@@ -100,12 +101,13 @@ class Node:
     @classmethod
     async def create(cls, settings: NodeSettings, doors: Doors, api_port: int) -> "Node":
         library = Library(settings.places, load_catalogue(settings.places.own_catalogue))
-        models = [await obtain(name, settings.places, doors.report) for name in settings.models]
+        models = distinct([await obtain(name, settings.places, doors.report) for name in settings.models])
         devices, machine = await measure_machine(settings.devices, doors.environment)
         capacity = memory_for_models(machine, settings.memory_bytes_max)
         batch = BATCH_ON_DEVICES if machine.devices else BATCH
         wish = Wish(settings.context_length, settings.slots, batch)
-        fits = fit_all([(model.name, model.facts) for model in models], capacity, wish)
+        needs = [(model.name, facts_in_memory(model.facts, model.projector)) for model in models]
+        fits = fit_all(needs, capacity, wish)
         changes = Bell()
         supervisors = [
             _supervise(model, fitted, machine, devices, doors, changes)
@@ -114,6 +116,10 @@ class Node:
         return cls(settings, doors, machine, library, supervisors, changes, api_port)
 
     async def run(self, api: socket, console: socket) -> None:
+        with unwrapped():
+            await self._run_parts(api, console)
+
+    async def _run_parts(self, api: socket, console: socket) -> None:
         async with asyncio.TaskGroup() as tasks:
             for supervisor in self.supervisors:
                 tasks.create_task(supervisor.run(), name=f"supervisor {supervisor.model.name}")

@@ -47,6 +47,19 @@ async def test_two_models_answer_by_name_and_the_larger_one_without_a_name(store
         )
 
 
+async def test_two_files_of_one_name_are_refused_and_one_file_twice_is_served_once(
+    store: Path, smollm2: Path, tmp_path: Path
+):
+    twin = tmp_path / "twin" / smollm2.name
+    twin.parent.mkdir()
+    twin.symlink_to(smollm2)
+    status, _, err = await ended(store, tmp_path, "--model", MODEL, "--model", str(twin), "--port", "0")
+    assert status == 2 and "Two models are called" in err
+    async with started(store, tmp_path, "--model", MODEL, "--model", MODEL.lower()) as node:
+        await chat_until_ready(await node.url())
+        assert len(psutil.Process(node.pid).children()) == 1
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_stops_everything_also_during_an_answer(
     store: Path, tmp_path: Path, how: signal.Signals

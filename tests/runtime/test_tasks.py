@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from mesh_llm.runtime.tasks import beside
+from mesh_llm.runtime.tasks import beside, unwrapped
 
 
 async def forever() -> None:
@@ -37,3 +37,20 @@ async def test_tasks_end_with_the_body():
     async with beside(other=until_cancelled()):
         await asyncio.sleep(0)
     assert ended.is_set()
+
+
+async def nested_failure() -> None:
+    with unwrapped():
+        async with asyncio.TaskGroup() as outer, asyncio.TaskGroup() as inner:
+            outer.create_task(forever())
+            inner.create_task(fails())
+
+
+async def test_an_exception_comes_out_of_nested_groups_as_itself():
+    with pytest.raises(LookupError, match="beside"):
+        await nested_failure()
+
+
+def test_several_exceptions_stay_a_group():
+    with pytest.raises(ExceptionGroup), unwrapped():
+        raise ExceptionGroup("both", [KeyError(), ValueError()])

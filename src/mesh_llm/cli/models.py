@@ -12,6 +12,7 @@ from mesh_llm.cli.arguments import home_of
 from mesh_llm.core.errors import MeshError
 from mesh_llm.core.model import ModelFacts
 from mesh_llm.core.quantities import human_bytes
+from mesh_llm.engine.whole.placement import facts_in_memory
 from mesh_llm.models.catalogue import load_catalogue
 from mesh_llm.models.gguf.facts import read_file_facts
 from mesh_llm.models.library import Library
@@ -53,7 +54,7 @@ def _row(model: StoredModel, budget: int) -> Row:
     if model.missing:
         return Row(model, None, None, 0, f"{len(model.missing)} parts are missing")
     try:
-        facts = read_file_facts(model.files)
+        facts = facts_in_memory(read_file_facts(model.files), model.projector)
     except MeshError as error:
         return Row(model, None, None, 0, str(error))
     try:

@@ -62,6 +62,7 @@ class Supervisor:
         self._report = report
         self._on_change = on_change
         self._changed = Bell()
+        self._last_end = "it broke off the answer without a word"
 
     def __repr__(self) -> str:
         return f"<Supervisor {self.model.name} {self.condition}>"
@@ -73,6 +74,7 @@ class Supervisor:
             while True:
                 reason, ready_s = await self._live_once()
                 history = history.after_failure(ready_s)
+                self._last_end = reason
                 match history.decide():
                     case GiveUp(failures):
                         logger.error("%s has failed %d times: %s", self.model.name, failures, reason)
@@ -96,11 +98,7 @@ class Supervisor:
             async with asyncio.timeout(EXPLANATION_WAIT_S):
                 while isinstance(self.condition, Ready):
                     await self.wait_for_change()
-        match self.condition:
-            case Restarting(reason) | Failed(reason):
-                return reason
-            case _:
-                return "it broke off the answer without a word"
+        return self._last_end
 
     async def _live_once(self) -> tuple[str, float]:
         """One life of the engine. Returns why it ended and how many seconds it had been ready."""

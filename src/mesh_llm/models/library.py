@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mesh_llm.core.errors import ModelDamaged, ModelNotFound
+from mesh_llm.core.errors import ModelDamaged, ModelNotFound, RequestRefused
 from mesh_llm.core.model import ModelFacts
 from mesh_llm.core.progress import Report, ignore
 from mesh_llm.models import names
@@ -38,6 +38,18 @@ class LocalModel:
     """Other names that requests may use."""
     sha256: tuple[str | None, ...]
     """Of each file, where it is known."""
+
+
+def distinct(models: Sequence[LocalModel]) -> list[LocalModel]:
+    """Each model once, in order. Raises RequestRefused where two others share a name: requests go by it."""
+    named: dict[str, LocalModel] = {}
+    for model in models:
+        known = named.setdefault(model.name.lower(), model)
+        if known.files != model.files:
+            raise RequestRefused(
+                f"Two models are called {model.name}: {known.files[0]} and {model.files[0]}. Rename one file."
+            )
+    return list(named.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,23 @@
 """From a model on disk and its place in memory to what its engine is told and what the world sees of it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from mesh_llm.core.machine import Device, Machine
+from mesh_llm.core.model import ModelFacts
 from mesh_llm.core.quantities import MIB
 from mesh_llm.core.serving import ServedModel
 from mesh_llm.engine.whole.settings import EngineSettings
 from mesh_llm.models.library import LocalModel
 from mesh_llm.planner.capacity import shares
 from mesh_llm.planner.fit import Fit
+
+
+def facts_in_memory(facts: ModelFacts, projector: Path | None) -> ModelFacts:
+    """The facts with the projector's bytes among the weights: it is loaded beside them."""
+    beside = projector.stat().st_size if projector is not None else 0
+    return replace(facts, weights_bytes=facts.weights_bytes + beside)
 
 
 def engine_settings(
