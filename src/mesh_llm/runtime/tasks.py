@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
+from typing import cast
 
 
 @contextmanager
@@ -11,12 +12,20 @@ def unwrapped() -> Generator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        if error is group:
+        inner = _only_one(group)
+        if inner is None:
             raise
-        raise error from None
+        raise inner from None
+
+
+def _only_one(error: BaseException) -> BaseException | None:
+    """What is inside groups of one; None where a group holds several."""
+    while isinstance(error, BaseExceptionGroup):
+        held = cast("tuple[BaseException, ...]", error.exceptions)
+        if len(held) != 1:
+            return None
+        error = held[0]
+    return error
 
 
 @asynccontextmanager
