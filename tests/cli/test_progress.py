@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from mesh_llm.cli.bars import BarDisplay
-from mesh_llm.cli.progress import LineDisplay, display_for
+from mesh_llm.cli.display import display_for
+from mesh_llm.cli.progress import LineDisplay
 from mesh_llm.core.progress import Progress
 
 

@@ -9,8 +9,8 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mesh_llm.core.model import ModelFacts
 from mesh_llm.core.serving import Condition, Endpoint, Ready, ServedModel
+from tests.engine.served_model_for_tests import FACTS
 
 CHILD = Path(__file__).with_name("engine_child.py")
 API_KEY = "a key of the engine's own"
@@ -66,27 +66,6 @@ class FixedBackend:
 
     async def explain_failure(self) -> str:
         return self.last_words
-
-
-FACTS = ModelFacts(
-    architecture="llama",
-    parameters=134_515_008,
-    quantisation="Q4_1",
-    context_length=8192,
-    embedding_length=576,
-    vocabulary=49152,
-    weights_bytes=96_576_768,
-    kv_heads=(3,) * 30,
-    key_length=64,
-    value_length=64,
-    sliding_window=0,
-    sliding_layers=(False,) * 30,
-    recurrent_bytes=0,
-    experts=0,
-    experts_used=0,
-    chat_template=None,
-    pooling=None,
-)
 
 
 def a_model(name: str = NAME, *, pooling: str | None = None, **changes: object) -> ServedModel:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from mesh_llm.cli import tables
 from mesh_llm.cli.arguments import home_of
-from mesh_llm.cli.progress import display_for
+from mesh_llm.cli.display import display_for
 from mesh_llm.core.errors import ModelNotFound
 from mesh_llm.core.quantities import human_bytes
 from mesh_llm.models.catalogue import Catalogue, Entry, load_catalogue

@@ -1,30 +1,14 @@
-"""How far long work is, as the reader can take it: bars on a terminal, else a line at each tenth."""
+"""How far long work is, as lines: for logs, services and scripts."""
 
 import logging
-import sys
-from contextlib import AbstractContextManager
-from typing import Protocol, Self
+from typing import Self
 
 from mesh_llm.core.progress import Progress
 from mesh_llm.core.quantities import human_bytes
-from mesh_llm.runtime.logs import Format
 
 logger = logging.getLogger(__name__)
 
 VERBS = {"download": "downloading", "verify": "checking", "load": "loading"}
-
-
-class Display(AbstractContextManager["Display"], Protocol):
-    def show(self, progress: Progress) -> None: ...
-
-
-def display_for(format_: Format) -> Display:
-    """Bars where a person watches a terminal, lines anywhere else."""
-    if format_ == "json" or not sys.stderr.isatty():
-        return LineDisplay()
-    from mesh_llm.cli.bars import BarDisplay  # a service or a script need not wait for it
-
-    return BarDisplay()
 
 
 class LineDisplay:

@@ -9,7 +9,7 @@ from argparse import Namespace
 
 from mesh_llm import __version__
 from mesh_llm.cli.arguments import home_of
-from mesh_llm.cli.progress import display_for
+from mesh_llm.cli.display import display_for
 from mesh_llm.core.quantities import human_bytes
 from mesh_llm.models.catalogue import load_catalogue
 from mesh_llm.models.library import Library
