@@ -1,3 +1,7 @@
+"""SDK clients pointed at a whole node, started as a user starts it, shared by all tests that only ask."""
+
+import json
+import subprocess
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
@@ -5,21 +9,28 @@ import anthropic
 import openai
 import pytest
 
-from tests.gateway.engine import Engine, a_backend, shared_engine
-from tests.gateway.serving import serving
+from tests.interaction.nodes import BOUND_S, COMMAND, MODEL, environment
 
 
 @pytest.fixture(scope="session")
-def engine(smollm2: Path) -> Generator[Engine]:
-    engine = shared_engine(smollm2)
-    yield engine
-    engine.stop()
-
-
-@pytest.fixture
-async def url(engine: Engine) -> AsyncGenerator[str]:
-    async with serving([a_backend(engine.endpoint)]) as (_, url):
-        yield url
+def url(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    """Of a node that is ready."""
+    flags = ("--model", MODEL, "--port", "0", "--console", "0", "--log-format", "json")
+    home = tmp_path_factory.mktemp("home")
+    with subprocess.Popen(
+        [*COMMAND, *flags], env=environment(store, home), stderr=subprocess.PIPE, text=True
+    ) as node:
+        try:
+            assert node.stderr is not None
+            port, ready = None, False
+            while port is None or not ready:
+                line = json.loads(node.stderr.readline())
+                port = line.get("api_port", port)
+                ready = ready or "is ready" in line["message"]
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            node.terminate()
+            assert node.wait(BOUND_S) == 0
 
 
 @pytest.fixture

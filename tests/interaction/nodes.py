@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import psutil
 
+MODEL = "SmolLM2-135M-Instruct"
 COMMAND = [sys.executable, "-P", "-m", "mesh_llm"]
 BOUND_S = 60.0
 STOP_S = 5.0

@@ -1,11 +1,11 @@
-"""What users of the `anthropic` package do, against a real engine."""
+"""What users of the `anthropic` package do, pointed at a node."""
 
 from typing import Any
 
 import anthropic
 import pytest
 
-from tests.gateway.engine import NAME
+from tests.interaction.nodes import MODEL
 
 pytestmark = pytest.mark.real
 
@@ -26,17 +26,17 @@ TOOLS: list[Any] = [
 
 
 async def test_a_message_gets_an_answer(claude: anthropic.AsyncAnthropic) -> None:
-    answer = await claude.messages.create(model=NAME, messages=HI, max_tokens=4, system="Be kind.")
+    answer = await claude.messages.create(model=MODEL, messages=HI, max_tokens=4, system="Be kind.")
     (block,) = answer.content
     assert block.type == "text" and block.text
-    assert answer.model == NAME
+    assert answer.model == MODEL
     assert answer.stop_reason in ("max_tokens", "end_turn")
     read = answer.usage.input_tokens + (answer.usage.cache_read_input_tokens or 0)
     assert read > 10 and 0 < answer.usage.output_tokens <= 4
 
 
 async def test_a_streamed_message_knows_its_input_from_the_start(claude: anthropic.AsyncAnthropic) -> None:
-    async with claude.messages.stream(model=NAME, messages=HI, max_tokens=6) as stream:
+    async with claude.messages.stream(model=MODEL, messages=HI, max_tokens=6) as stream:
         events = [event async for event in stream]
         final = await stream.get_final_message()
     start = next(event for event in events if event.type == "message_start")
@@ -49,7 +49,11 @@ async def test_a_streamed_message_knows_its_input_from_the_start(claude: anthrop
 
 async def test_the_sequence_that_stopped_the_answer_is_named(claude: anthropic.AsyncAnthropic) -> None:
     answer = await claude.messages.create(
-        model=NAME, messages=HI, max_tokens=200, stop_sequences=["!", ".", "?"], extra_body={"temperature": 0}
+        model=MODEL,
+        messages=HI,
+        max_tokens=200,
+        stop_sequences=["!", ".", "?"],
+        extra_body={"temperature": 0},
     )
     assert answer.stop_reason == "stop_sequence"
     assert answer.stop_sequence in ("!", ".", "?")
@@ -58,7 +62,7 @@ async def test_the_sequence_that_stopped_the_answer_is_named(claude: anthropic.A
 @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "time"}])
 async def test_an_enforced_tool_is_used(claude: anthropic.AsyncAnthropic, choice: Any) -> None:
     answer = await claude.messages.create(
-        model=NAME, messages=HI, max_tokens=120, tools=TOOLS, tool_choice=choice
+        model=MODEL, messages=HI, max_tokens=120, tools=TOOLS, tool_choice=choice
     )
     assert answer.stop_reason == "tool_use"
     (block,) = answer.content
@@ -69,7 +73,7 @@ async def test_an_enforced_tool_is_used(claude: anthropic.AsyncAnthropic, choice
 
 async def test_a_streamed_tool_use_is_put_together_by_the_sdk(claude: anthropic.AsyncAnthropic) -> None:
     async with claude.messages.stream(
-        model=NAME, messages=HI, max_tokens=120, tools=TOOLS, tool_choice={"type": "any"}
+        model=MODEL, messages=HI, max_tokens=120, tools=TOOLS, tool_choice={"type": "any"}
     ) as stream:
         kinds = [event.type async for event in stream]
         final = await stream.get_final_message()
@@ -90,13 +94,13 @@ async def test_a_conversation_goes_on_after_a_tool_result(claude: anthropic.Asyn
         },
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "Rain."}]},
     ]
-    answer = await claude.messages.create(model=NAME, messages=messages, max_tokens=8, tools=TOOLS)
+    answer = await claude.messages.create(model=MODEL, messages=messages, max_tokens=8, tools=TOOLS)
     assert answer.content
 
 
 async def test_counting_tokens_agrees_with_what_is_read(claude: anthropic.AsyncAnthropic) -> None:
     for tools in ([], TOOLS):
-        told: Any = {"model": NAME, "messages": HI} | ({"tools": tools} if tools else {})
+        told: Any = {"model": MODEL, "messages": HI} | ({"tools": tools} if tools else {})
         counted = await claude.messages.count_tokens(**told)
         answer = await claude.messages.create(**told, max_tokens=1)
         read = answer.usage.input_tokens + (answer.usage.cache_read_input_tokens or 0)

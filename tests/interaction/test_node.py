@@ -14,11 +14,9 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.interaction.nodes import STOP_S, Node, chat, chat_until_ready, ended, get, gone, started
+from tests.interaction.nodes import MODEL, STOP_S, Node, chat, chat_until_ready, ended, get, gone, started
 
 pytestmark = pytest.mark.real
-
-MODEL = "SmolLM2-135M-Instruct"
 
 
 async def engine_of(node: Node) -> psutil.Process:

@@ -14,7 +14,7 @@ from mesh_llm.runtime.bell import Bell
 from mesh_llm.runtime.web import only_from_this_machine, serve
 
 KEEP_ALIVE_S = 15.0
-"""A comment after this much silence keeps proxies and browsers from giving up; the seed's number."""
+"""A comment after this much silence: proxies cut connections that are silent for half a minute or more."""
 
 CHANGES_APART_S = 0.1
 """Load progress and requests ring often; ten redraws a second show all that a person sees."""
