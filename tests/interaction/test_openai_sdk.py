@@ -50,7 +50,7 @@ async def test_models_are_listed_with_what_they_can(ai: openai.AsyncOpenAI) -> N
 
 
 async def test_a_chat_gets_an_answer_with_usage(ai: openai.AsyncOpenAI) -> None:
-    answer = await ai.chat.completions.create(model=MODEL, messages=HI, max_tokens=8, seed=1)
+    answer = await ai.chat.completions.create(model=MODEL, temperature=0, messages=HI, max_tokens=8, seed=1)
     assert answer.model == MODEL
     assert answer.choices[0].message.content
     assert answer.choices[0].finish_reason in ("stop", "length")
@@ -61,7 +61,12 @@ async def test_a_chat_gets_an_answer_with_usage(ai: openai.AsyncOpenAI) -> None:
 
 async def test_a_streamed_chat_ends_with_its_usage_when_asked(ai: openai.AsyncOpenAI) -> None:
     stream = await ai.chat.completions.create(
-        model=MODEL, messages=HI, max_tokens=8, stream=True, stream_options={"include_usage": True}
+        model=MODEL,
+        temperature=0,
+        messages=HI,
+        max_tokens=8,
+        stream=True,
+        stream_options={"include_usage": True},
     )
     chunks = [chunk async for chunk in stream]
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
@@ -80,7 +85,7 @@ async def test_streamed_and_whole_answers_say_the_same(ai: openai.AsyncOpenAI) -
 
 async def test_three_choices_count_all_their_tokens(ai: openai.AsyncOpenAI) -> None:
     answer = await ai.chat.completions.create(
-        model=MODEL, messages=HI, max_tokens=4, n=3, extra_body={"ignore_eos": True}
+        model=MODEL, temperature=0, messages=HI, max_tokens=4, n=3, extra_body={"ignore_eos": True}
     )
     assert [choice.index for choice in answer.choices] == [0, 1, 2]
     assert all(choice.message.content for choice in answer.choices)
@@ -92,6 +97,7 @@ async def test_three_choices_count_all_their_tokens(ai: openai.AsyncOpenAI) -> N
 async def test_three_streamed_choices_have_one_usage(ai: openai.AsyncOpenAI) -> None:
     stream = await ai.chat.completions.create(
         model=MODEL,
+        temperature=0,
         messages=HI,
         max_tokens=4,
         n=3,
@@ -108,7 +114,7 @@ async def test_three_streamed_choices_have_one_usage(ai: openai.AsyncOpenAI) -> 
 
 async def test_log_probabilities_come_with_as_many_rivals_as_asked(ai: openai.AsyncOpenAI) -> None:
     answer = await ai.chat.completions.create(
-        model=MODEL, messages=HI, max_tokens=3, logprobs=True, top_logprobs=2
+        model=MODEL, temperature=0, messages=HI, max_tokens=3, logprobs=True, top_logprobs=2
     )
     logprobs = answer.choices[0].logprobs
     assert logprobs is not None and logprobs.content is not None
@@ -119,7 +125,7 @@ async def test_log_probabilities_come_with_as_many_rivals_as_asked(ai: openai.As
 
 async def test_log_probabilities_without_rivals_are_not_dropped(ai: openai.AsyncOpenAI) -> None:
     answer = await ai.chat.completions.create(
-        model=MODEL, messages=HI, max_tokens=2, logprobs=True, top_logprobs=0
+        model=MODEL, temperature=0, messages=HI, max_tokens=2, logprobs=True, top_logprobs=0
     )
     assert answer.choices[0].logprobs is not None and answer.choices[0].logprobs.content
 
@@ -128,6 +134,7 @@ async def test_log_probabilities_without_rivals_are_not_dropped(ai: openai.Async
 async def test_an_answer_follows_a_json_schema(ai: openai.AsyncOpenAI, strict: bool) -> None:
     answer = await ai.chat.completions.create(
         model=MODEL,
+        temperature=0,
         messages=HI,
         max_tokens=60,
         response_format={
@@ -140,7 +147,7 @@ async def test_an_answer_follows_a_json_schema(ai: openai.AsyncOpenAI, strict: b
 
 async def test_a_required_tool_call_is_made(ai: openai.AsyncOpenAI) -> None:
     answer = await ai.chat.completions.create(
-        model=MODEL, messages=WEATHER, tools=TOOLS, tool_choice="required", max_tokens=120
+        model=MODEL, temperature=0, messages=WEATHER, tools=TOOLS, tool_choice="required", max_tokens=120
     )
     (choice,) = answer.choices
     assert choice.finish_reason == "tool_calls"
@@ -154,6 +161,7 @@ async def test_a_required_tool_call_is_made(ai: openai.AsyncOpenAI) -> None:
 async def test_a_named_tool_is_called_and_no_other(ai: openai.AsyncOpenAI) -> None:
     stream = ai.chat.completions.stream(
         model=MODEL,
+        temperature=0,
         messages=WEATHER,
         tools=TOOLS,
         tool_choice={"type": "function", "function": {"name": "time"}},
@@ -180,7 +188,12 @@ async def test_an_automatic_choice_leaves_plain_answers_alone(ai: openai.AsyncOp
 async def test_an_automatic_choice_finds_the_call_in_the_reply(ai: openai.AsyncOpenAI) -> None:
     grammar = 'root ::= "{\\"name\\": \\"weather\\", \\"arguments\\": {\\"city\\": \\"Rome\\"}}"'
     answer = await ai.chat.completions.create(
-        model=MODEL, messages=WEATHER, tools=TOOLS, max_tokens=60, extra_body={"grammar": grammar}
+        model=MODEL,
+        temperature=0,
+        messages=WEATHER,
+        tools=TOOLS,
+        max_tokens=60,
+        extra_body={"grammar": grammar},
     )
     (call,) = answer.choices[0].message.tool_calls or []
     assert (call.function.name, json.loads(call.function.arguments)) == ("weather", {"city": "Rome"})
@@ -208,7 +221,12 @@ async def test_the_result_of_a_tool_reaches_a_model_whose_template_knows_no_tool
 
 async def test_completions_of_several_prompts_count_each_prompt_once(ai: openai.AsyncOpenAI) -> None:
     answer = await ai.completions.create(
-        model=MODEL, prompt=["a b c d", "e"], n=2, max_tokens=3, extra_body={"ignore_eos": True}
+        model=MODEL,
+        temperature=0,
+        prompt=["a b c d", "e"],
+        n=2,
+        max_tokens=3,
+        extra_body={"ignore_eos": True},
     )
     assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
     assert answer.usage is not None
@@ -217,7 +235,7 @@ async def test_completions_of_several_prompts_count_each_prompt_once(ai: openai.
 
 async def test_completions_stream_and_echo(ai: openai.AsyncOpenAI) -> None:
     stream = await ai.completions.create(
-        model=MODEL, prompt="Once upon", max_tokens=4, echo=True, stream=True
+        model=MODEL, temperature=0, prompt="Once upon", max_tokens=4, echo=True, stream=True
     )
     pieces = [chunk.choices[0].text async for chunk in stream if chunk.choices]
     assert "".join(pieces).startswith("Once upon")
@@ -225,7 +243,9 @@ async def test_completions_stream_and_echo(ai: openai.AsyncOpenAI) -> None:
 
 
 async def test_completions_give_log_probabilities_in_four_lists(ai: openai.AsyncOpenAI) -> None:
-    answer = await ai.completions.create(model=MODEL, prompt="One two", max_tokens=3, logprobs=2)
+    answer = await ai.completions.create(
+        model=MODEL, temperature=0, prompt="One two", max_tokens=3, logprobs=2
+    )
     logprobs = answer.choices[0].logprobs
     assert logprobs is not None
     assert logprobs.tokens and logprobs.token_logprobs and logprobs.top_logprobs and logprobs.text_offset
@@ -293,6 +313,7 @@ async def test_a_response_calls_the_tool_it_must(ai: openai.AsyncOpenAI) -> None
     tools: Any = [{"type": "function", "strict": True} | tool["function"] for tool in TOOLS]
     async with ai.responses.stream(
         model=MODEL,
+        temperature=0,
         input="Weather in Paris?",
         tools=tools,
         tool_choice={"type": "function", "name": "weather"},
@@ -309,6 +330,7 @@ async def test_a_response_calls_the_tool_it_must(ai: openai.AsyncOpenAI) -> None
 async def test_a_response_follows_a_json_schema(ai: openai.AsyncOpenAI) -> None:
     answer = await ai.responses.create(
         model=MODEL,
+        temperature=0,
         input="A colour?",
         text={"format": {"type": "json_schema", "name": "colour", "schema": COLOUR, "strict": True}},
     )
@@ -321,7 +343,7 @@ async def test_a_response_continues_a_conversation_with_a_tool_result(ai: openai
         {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": '{"city":"Paris"}'},
         {"type": "function_call_output", "call_id": "c1", "output": "Rain."},
     ]
-    answer = await ai.responses.create(model=MODEL, input=items, max_output_tokens=30)
+    answer = await ai.responses.create(model=MODEL, temperature=0, input=items, max_output_tokens=30)
     assert answer.output_text
 
 
@@ -334,7 +356,10 @@ async def test_an_unknown_model_is_a_404_that_names_the_known_ones(ai: openai.As
 async def test_a_prompt_beyond_the_context_is_a_400_with_the_numbers(ai: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         await ai.chat.completions.create(
-            model=MODEL, messages=[{"role": "user", "content": "hello world " * 5000}], max_tokens=2
+            model=MODEL,
+            temperature=0,
+            messages=[{"role": "user", "content": "hello world " * 5000}],
+            max_tokens=2,
         )
     assert refused.value.code == "context_length_exceeded"
     assert isinstance(refused.value.body, dict)
@@ -349,5 +374,7 @@ async def test_a_stream_that_is_closed_early_leaves_the_model_free(ai: openai.As
             async for chunk in stream:
                 assert chunk.choices
                 break
-    answer = await ai.chat.completions.create(model=MODEL, messages=HI, max_tokens=2, timeout=10)
+    answer = await ai.chat.completions.create(
+        model=MODEL, temperature=0, messages=HI, max_tokens=2, timeout=10
+    )
     assert answer.choices[0].message.content
