@@ -11,7 +11,6 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING
 
@@ -58,7 +57,6 @@ class NodeSettings:
     devices: tuple[str, ...]
     context_length: int | None
     slots: int
-    home: Path
     places: ModelPlaces
 
 
@@ -92,7 +90,6 @@ class Node:
     settings: NodeSettings
     doors: Doors
     machine: Machine
-    library: Library
     supervisors: Sequence[Supervisor]
     changes: Bell
     api_port: int
@@ -100,7 +97,6 @@ class Node:
 
     @classmethod
     async def create(cls, settings: NodeSettings, doors: Doors, api_port: int) -> "Node":
-        library = Library(settings.places, load_catalogue(settings.places.own_catalogue))
         models = distinct([await obtain(name, settings.places, doors.report) for name in settings.models])
         devices, machine = await measure_machine(settings.devices, doors.environment)
         capacity = memory_for_models(machine, settings.memory_bytes_max)
@@ -113,7 +109,7 @@ class Node:
             _supervise(model, fitted, machine, devices, doors, changes)
             for model, fitted in zip(models, fits, strict=True)
         ]
-        return cls(settings, doors, machine, library, supervisors, changes, api_port)
+        return cls(settings, doors, machine, supervisors, changes, api_port)
 
     async def run(self, api: socket, console: socket) -> None:
         with unwrapped():
@@ -151,8 +147,7 @@ class Node:
 
     async def _look_at_disk(self) -> None:
         """Beside the start, not before it: a store on a slow disk may take seconds."""
-        models = await asyncio.to_thread(self.library.models)
-        self.on_disk = tuple(DiskModel(m.name, m.bytes, m.projector is not None) for m in models)
+        self.on_disk = await asyncio.to_thread(_models_on_disk, self.settings.places)
         self.changes.ring()
 
     def snapshot(self, gateway: "Gateway") -> Snapshot:
@@ -167,6 +162,11 @@ class Node:
             requests_in_flight=statistics.in_flight,
             requests_waiting=statistics.queued,
         )
+
+
+def _models_on_disk(places: ModelPlaces) -> tuple[DiskModel, ...]:
+    models = Library(places, load_catalogue(places.own_catalogue)).models()
+    return tuple(DiskModel(m.name, m.bytes, m.projector is not None) for m in models)
 
 
 async def measure_machine(

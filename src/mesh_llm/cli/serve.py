@@ -43,7 +43,6 @@ async def run(arguments: Namespace) -> int:
         devices=arguments.device,
         context_length=arguments.ctx_size,
         slots=arguments.parallel,
-        home=home,
         places=ModelPlaces.from_environment(os.environ, home),
     )
     logger.info("mesh-llm %s", __version__)

@@ -3,10 +3,11 @@
 import asyncio
 import random
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from mesh_llm.core.errors import MeshError, RequestRefused, Unavailable
@@ -32,7 +33,6 @@ OPEN_PATHS = frozenset({"/health", "/v1/health"})
 PREFLIGHT_SECONDS = "600"
 ID_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 RECORD = web.RequestKey("record", RequestRecord)
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def _nobody() -> None:

@@ -26,7 +26,6 @@ class Child:
         self.name = name
         self._process = process
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._listening = asyncio.Event()
 
     @classmethod
     async def spawn(

@@ -8,9 +8,8 @@ watcher waits for the end of the pipe and kills the child. It works alike on Lin
 
 import os
 import signal
-import sys
 
-STDIN = 0
+STDIN, STDOUT, STDERR = 0, 1, 2
 
 
 def hold() -> None:
@@ -26,8 +25,8 @@ def hold() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     devnull = os.open(os.devnull, os.O_RDWR)
-    os.dup2(devnull, sys.__stdout__.fileno() if sys.__stdout__ else 1)
-    os.dup2(devnull, sys.__stderr__.fileno() if sys.__stderr__ else 2)
+    os.dup2(devnull, STDOUT)
+    os.dup2(devnull, STDERR)
     _close_inherited()
     while os.read(STDIN, 4096):
         pass
