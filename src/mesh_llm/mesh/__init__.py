@@ -1,0 +1,1 @@
+"""Nodes that know, trust and reach one another."""
