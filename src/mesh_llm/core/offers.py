@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ModelOffer:
-    """What `/v1/models` tells of a model, wherever it runs. Fields are added with defaults: peers may be older."""
+    """What `/v1/models` tells of a model, wherever it runs. New fields have defaults: peers may be older."""
 
     name: str
     """The `model` of requests and answers."""
