@@ -24,6 +24,8 @@ class Answer:
     first_token_s: float
     """From sending the request to its first token."""
     tokens: int
+    seconds: float
+    """From sending the request to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ async def _read(reader: asyncio.StreamReader, started: float) -> Answer:
             count += 1
         elif line.startswith(b"data: [DONE]"):
             break
-    return Answer(first - started, count)
+    return Answer(first - started, count, time.perf_counter() - started)
 
 
 async def burst(target: Target, streams: int, tokens: int, number: int) -> Burst:
