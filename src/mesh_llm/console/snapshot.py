@@ -4,9 +4,11 @@ The field names are the product's promise (`GET /api/status`); `models` and `mac
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from mesh_llm.core.ids import MeshId, NodeId
 from mesh_llm.core.machine import Machine
+from mesh_llm.core.offers import ServedOffer
 from mesh_llm.core.quantities import GB
 from mesh_llm.core.serving import Condition, Failed, Loading, Ready, Restarting, ServedModel, Stopped
 
@@ -15,6 +17,10 @@ from mesh_llm.core.serving import Condition, Failed, Loading, Ready, Restarting,
 class ModelStatus:
     served: ServedModel
     condition: Condition
+    busy: int = 0
+    """Requests that are being answered or wait."""
+    tokens_per_second: float = 0.0
+    """Of one answer, measured lately; 0 before the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +28,42 @@ class DiskModel:
     name: str
     bytes: int
     vision: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """Another member, as this node sees it now."""
+
+    id: NodeId
+    name: str
+    """As it calls itself; for people, and not unique."""
+    is_client: bool
+    health: str
+    """`alive`, `suspected`, `leaving`: membership's own word."""
+    version: str
+    memory_bytes: int
+    """What models may use there."""
+    served: tuple[ServedOffer, ...]
+    busy: int
+    """Requests that it is answering or has waiting, as it said last."""
+    round_trip_s: float | None
+    """None before the first measurement."""
+    path: Literal["direct", "relay"] | None
+    """How it is reached; None where no connection is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeshStatus:
+    """This node among others."""
+
+    node_id: NodeId
+    node_name: str
+    mesh_id: MeshId | None
+    """None until it belongs to one."""
+    is_client: bool
+    token: str | None
+    """An invite that is valid now: shown only to who holds the control key."""
+    peers: tuple[PeerStatus, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +78,8 @@ class Snapshot:
     on_disk: tuple[DiskModel, ...]
     requests_in_flight: int
     requests_waiting: int
+    mesh: MeshStatus | None = None
+    """None while the node has no identity yet."""
 
 
 def as_json(snapshot: Snapshot) -> dict[str, Any]:

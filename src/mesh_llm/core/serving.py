@@ -1,6 +1,7 @@
 """A model as it is served: what it is called, where it answers, how it is doing."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from mesh_llm.core.model import ModelFacts
 
@@ -25,13 +26,19 @@ class ServedModel:
     """Whether it answers /v1/embeddings; a tight fit leaves that out."""
 
 
+Dialect = Literal["llama", "openai"]
+"""What a server understands: llama-server's own fields and routes too, or only what OpenAI's API has."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where an engine answers HTTP."""
 
     url: str
-    """`http://127.0.0.1:43835`, no trailing slash."""
+    """`http://127.0.0.1:43835`, no trailing slash and no `/v1`."""
     api_key: str
+    """Empty where the server asks for none."""
+    dialect: Dialect = "llama"
 
 
 @dataclass(frozen=True, slots=True)
