@@ -61,3 +61,33 @@ def test_every_flag_and_command_is_in_the_readme():
     assert [flag for flag in sorted(promised) if f"`{flag}" not in README] == []
     for command in ("download", "models", "gpus"):
         assert f"mesh-llm {command}" in README
+
+
+def test_the_mesh_s_flags_have_the_promised_defaults():
+    arguments = parsed()
+    assert (arguments.join, arguments.relay, arguments.endpoint) == ([], [], [])
+    assert (arguments.drain, arguments.invite_ttl, arguments.bind_port) == (30, 7 * 86_400, 0)
+    assert (arguments.client, arguments.ephemeral, arguments.name) == (False, False, None)
+    assert arguments.mesh_relay == "default"
+
+
+def test_tokens_relays_and_endpoints_may_be_given_more_than_once():
+    assert parsed("--join", "a", "--join", "b").join == ["a", "b"]
+    assert parsed("--relay", "https://a", "--relay", "http://b:1").relay == ["https://a", "http://b:1"]
+    assert parsed("--endpoint", "u", "--endpoint", "v").endpoint == ["u", "v"]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("invite", {"command": "invite", "action": None, "once": False, "ttl": None, "json": False}),
+        ("invite --once --ttl 12h --json", {"once": True, "ttl": 43_200, "json": True}),
+        ("invite revoke abc", {"command": "invite", "action": "revoke", "invite": "abc"}),
+        ("kick 0123", {"command": "kick", "node": "0123"}),
+        ("drop some/model:Q4", {"command": "drop", "model": "some/model:Q4"}),
+        ("rotate-key", {"command": "rotate-key"}),
+        ("status --json", {"command": "status", "json": True}),
+    ],
+)
+def test_the_mesh_s_commands_are_read(line: str, expected: dict[str, object]):
+    assert vars(parsed(*line.split())).items() >= expected.items()

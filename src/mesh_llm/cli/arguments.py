@@ -1,12 +1,22 @@
 """The flags and commands of `mesh-llm`: parsing only. Wrong values end with status 2 and the cure."""
 
 import argparse
-import re
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mesh_llm import __version__
-from mesh_llm.core.quantities import GB
+from mesh_llm.cli.values import (
+    DURATION_SECONDS,
+    api_key,
+    duration,
+    gigabytes,
+    names,
+    node_name,
+    port,
+    relay,
+    whole,
+)
 
 CONTEXT_MIN = 256
 """Less holds no system prompt, and llama.cpp pads to 256 anyway."""
@@ -17,6 +27,9 @@ CONTEXT_MAX = 10_000_000
 SLOTS_MAX = 64
 """Requests at once; the engine allows 256, memory on home machines far fewer."""
 
+DRAIN_SECONDS_MAX = 3600
+"""Whoever wants to wait longer wants to stop by hand."""
+
 DESCRIPTION = "Serve large language models from the machines you have, behind one OpenAI-compatible API."
 
 EXAMPLES = """\
@@ -25,6 +38,8 @@ examples:
   mesh-llm --model Qwen3-8B                       a name from the catalogue (mesh-llm download)
   mesh-llm --model unsloth/Qwen3-8B-GGUF:Q4_K_M   any GGUF of the Hugging Face hub
   mesh-llm --model ./my-model.gguf                a file of yours
+  mesh-llm --model Qwen3-8B --join TOKEN          the same, in the mesh that printed the token
+  mesh-llm --client --join TOKEN                  only use what the mesh serves
 
 then point any OpenAI client at http://127.0.0.1:9337/v1
 """
@@ -46,6 +61,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"mesh-llm {__version__}")
     _add_serving(root, environment)
     _add_machine(root)
+    _add_mesh(root)
     _add_commands(root)
     return root
 
@@ -75,9 +91,17 @@ def _add_serving(root: argparse.ArgumentParser, environment: Mapping[str, str]) 
         help="a path, a catalogue name, a Hugging Face URL, org/repo[:QUANT] or org/repo/file.gguf; "
         "may be given more than once",
     )
-    serving.add_argument("--port", type=_port, default=9337, metavar="N", help="API port (default 9337)")
     serving.add_argument(
-        "--console", type=_port, default=3131, metavar="N", help="console port (default 3131)"
+        "--endpoint",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="serve the models of an OpenAI-compatible server that runs already (vLLM, Ollama, ...); "
+        "its key: MESH_LLM_ENDPOINT_KEY or https://KEY@host; may be given more than once",
+    )
+    serving.add_argument("--port", type=port, default=9337, metavar="N", help="API port (default 9337)")
+    serving.add_argument(
+        "--console", type=port, default=3131, metavar="N", help="console port (default 3131)"
     )
     serving.add_argument(
         "--listen-all",
@@ -86,23 +110,30 @@ def _add_serving(root: argparse.ArgumentParser, environment: Mapping[str, str]) 
     )
     serving.add_argument(
         "--api-key",
-        type=_api_key,
+        type=api_key,
         default=environment.get("MESH_LLM_API_KEY") or None,
         metavar="KEY",
         help="clients must send this key (MESH_LLM_API_KEY)",
     )
     serving.add_argument(
         "--ctx-size",
-        type=_whole("tokens", CONTEXT_MIN, CONTEXT_MAX),
+        type=whole("tokens", CONTEXT_MIN, CONTEXT_MAX),
         metavar="TOKENS",
         help="context length; default: what the model and the memory allow, at most 65,536",
     )
     serving.add_argument(
         "--parallel",
-        type=_whole("requests", 1, SLOTS_MAX),
+        type=whole("requests", 1, SLOTS_MAX),
         default=4,
         metavar="N",
         help="requests answered at once per model; more wait (default 4)",
+    )
+    serving.add_argument(
+        "--drain",
+        type=whole("seconds", 0, DRAIN_SECONDS_MAX),
+        default=30,
+        metavar="SECONDS",
+        help="when stopped, let requests finish for so long (default 30)",
     )
 
 
@@ -110,74 +141,102 @@ def _add_machine(root: argparse.ArgumentParser) -> None:
     machine = root.add_argument_group("machine")
     machine.add_argument(
         "--max-vram",
-        type=_gigabytes,
+        type=gigabytes,
         metavar="GB",
         help="memory that models may use, in GB; on a machine without a GPU this is main memory",
     )
     machine.add_argument(
         "--device",
-        type=_names,
+        type=names,
         default=(),
         metavar="NAME[,NAME]",
         help="compute on these devices only (mesh-llm gpus names them), or CPU",
     )
 
 
+def _add_mesh(root: argparse.ArgumentParser) -> None:
+    mesh = root.add_argument_group("mesh")
+    mesh.add_argument(
+        "--join",
+        metavar="TOKEN",
+        action="append",
+        default=[],
+        help="join the mesh of an invite; given more than once, each is tried in turn",
+    )
+    mesh.add_argument("--client", action="store_true", help="use the mesh's models, serve none")
+    mesh.add_argument(
+        "--ephemeral",
+        action="store_true",
+        help="a client that is a new node at each start: its key stays in memory",
+    )
+    mesh.add_argument(
+        "--name", type=node_name, metavar="NAME", help="what others call this node (default: its host name)"
+    )
+    mesh.add_argument(
+        "--bind-port",
+        type=port,
+        default=0,
+        metavar="N",
+        help="port for other nodes, UDP and TCP (default: any free one)",
+    )
+    mesh.add_argument(
+        "--relay",
+        type=relay,
+        metavar="URL",
+        action="append",
+        default=[],
+        help="a relay of yours, for nodes that cannot reach each other directly; may be given more than once",
+    )
+    mesh.add_argument(
+        "--mesh-relay",
+        choices=("default", "none"),
+        default="default",
+        help="none: use no relay at all, only direct paths (default: public ones, where no --relay is given)",
+    )
+    mesh.add_argument(
+        "--invite-ttl",
+        type=duration,
+        default=7 * DURATION_SECONDS["d"],
+        metavar="DURATION",
+        help="how long invites are valid: 30m, 12h, 7d (default 7d)",
+    )
+
+
 def _add_commands(root: argparse.ArgumentParser) -> None:
     common = _common()  # not the root's own: `set_defaults` there would reach into it
     commands = root.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    download = commands.add_parser(
-        "download", parents=[common], help="fetch models; without a name, list the catalogue"
-    )
+    add = functools.partial(commands.add_parser, parents=[common])
+    download = add("download", help="fetch models; without a name, list the catalogue")
     download.add_argument("name", nargs="*", help="as with --model")
     download.add_argument("--draft", action="store_true", help="fetch the model's draft model too")
-    download.add_argument("--json", action="store_true", help="print JSON")
-    models = commands.add_parser(
-        "models", parents=[common], help="what is on disk, and whether it fits this machine"
+    _add_json(download)
+    _add_json(add("models", help="what is on disk, and whether it fits this machine"))
+    _add_json(add("gpus", help="what this machine has to compute on"))
+    _add_control(add, common)
+
+
+def _add_control(add: Callable[..., argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    """The commands that the running node carries out or answers, and the one about its identity."""
+    _add_json(add("status", help="the mesh as the running node sees it"))
+    invite = add("invite", help="print a new token, or revoke one")
+    invite.add_argument("--once", action="store_true", help="for one node only")
+    invite.add_argument(
+        "--ttl", type=duration, metavar="DURATION", help="30m, 12h, 7d (default: the node's --invite-ttl)"
     )
-    models.add_argument("--json", action="store_true", help="print JSON")
-    gpus = commands.add_parser("gpus", parents=[common], help="what this machine has to compute on")
-    gpus.add_argument("--json", action="store_true", help="print JSON")
+    _add_json(invite)
+    actions = invite.add_subparsers(title="actions", metavar="ACTION", dest="action")
+    revoke = actions.add_parser("revoke", parents=[common], help="an invite lets nobody in any more")
+    revoke.add_argument("invite", metavar="TOKEN_OR_ID")
+    kick = add("kick", help="expel a node from the mesh")
+    kick.add_argument("node", metavar="NODE", help="its id, four or more digits of it, or its name")
+    drop = add("drop", help="unload a model of this node")
+    drop.add_argument("model", metavar="MODEL")
+    add("rotate-key", help="make this node a new one: a new key")
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON")
 
 
 def home_of(arguments: argparse.Namespace) -> Path:
     return Path(arguments.home).expanduser()
-
-
-def _whole(what: str, low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = low - 1
-        if not low <= number <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {what} from {low} to {high}")
-        return number
-
-    return parse
-
-
-def _port(text: str) -> int:
-    if not re.fullmatch(r"\d{1,5}", text) or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 (any free one) to 65535")
-    return int(text)
-
-
-def _gigabytes(text: str) -> int:
-    """Bytes. GB are decimal, as the makers of memory and disks count them."""
-    if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text) or float(text) <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no amount of GB: write for example 16 or 7.5")
-    return round(float(text) * GB)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of devices: write for example CUDA0,CUDA1")
-    return names
-
-
-def _api_key(text: str) -> str:
-    if not re.fullmatch(r"[\x21-\x7e]+", text):
-        raise argparse.ArgumentTypeError("a key is made of printable ASCII characters without spaces")
-    return text

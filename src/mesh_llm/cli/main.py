@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser(os.environ).parse_args(argv)
     logs.configure(arguments.log_format)
     # A command is a module of its name, imported when asked for: `gpus` need not wait for a web server.
-    command = import_module(f"mesh_llm.cli.{arguments.command or 'serve'}")
+    command = import_module(f"mesh_llm.cli.{(arguments.command or 'serve').replace('-', '_')}")
     run: Callable[[Namespace], Coroutine[None, None, int]] = command.run
     try:
         return asyncio.run(run(arguments))

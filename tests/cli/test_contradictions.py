@@ -1,0 +1,44 @@
+import pytest
+
+from mesh_llm.cli.arguments import parser
+from mesh_llm.cli.contradictions import refuse_contradictions
+from mesh_llm.core.errors import RequestRefused
+
+
+def check(line: str) -> None:
+    refuse_contradictions(parser({}).parse_args(line.split()))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--client --model m", ["--client", "--model"]),
+        ("--client --endpoint http://localhost:1", ["--client", "--endpoint"]),
+        ("--client --max-vram 8", ["--client", "--max-vram"]),
+        ("--client --device CPU", ["--client", "--device"]),
+        ("--client --ctx-size 4096", ["--client", "--ctx-size"]),
+        ("--ephemeral --join t", ["--ephemeral", "--client"]),
+        ("--client --ephemeral", ["--ephemeral", "--join TOKEN"]),
+        ("--relay https://r --mesh-relay none", ["--relay", "--mesh-relay none"]),
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused_with_both_names(line: str, words: list[str]):
+    with pytest.raises(RequestRefused) as refused:
+        check(line)
+    assert refused.value.exit_code == 2
+    assert all(word in str(refused.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "--client",
+        "--client --join t --ephemeral",
+        "--model m --endpoint http://localhost:1 --max-vram 8 --join t",
+        "--relay https://r --relay https://s",
+        "--mesh-relay none",
+    ],
+)
+def test_what_makes_sense_is_let_through(line: str):
+    check(line)

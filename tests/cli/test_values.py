@@ -1,0 +1,56 @@
+import argparse
+from collections.abc import Callable
+
+import pytest
+
+from mesh_llm.cli.values import duration, node_name, relay
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("12h", 43_200), ("7d", 604_800), ("1s", 1)]
+)
+def test_a_duration_is_a_number_with_one_unit(text: str, seconds: int):
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "7", "d", "0d", "-1d", "1.5h", "7 d", "1h30m", "07d", "7D", "1w", "٣h", "1٣h", "1234567s", "7d\n"],
+)
+def test_anything_else_is_no_duration(text: str):
+    with pytest.raises(argparse.ArgumentTypeError, match="30m, 12h or 7d"):
+        duration(text)
+
+
+@pytest.mark.parametrize("text", ["https://relay.example.org", "http://127.0.0.1:3340/", "https://[::1]:1"])
+def test_a_relay_is_a_web_address(text: str):
+    assert relay(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "relay.example.org",
+        "ftp://a",
+        "https://",
+        "https://a:b",
+        "https://a:70000",
+        "https://[",
+        "h ttp://a",
+    ],
+)
+def test_anything_else_is_no_relay(text: str):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"https://relay\.example\.org"):
+        relay(text)
+
+
+def test_a_name_may_have_spaces_inside_and_foreign_letters():
+    assert node_name(" Büro 2 ") == "Büro 2"
+
+
+@pytest.mark.parametrize("text", ["", "  ", "a" * 64, "a\nb", "\x1b[31m"])
+def test_a_name_that_would_disturb_a_terminal_is_refused(text: str):
+    refusing: Callable[[str], str] = node_name
+    with pytest.raises(argparse.ArgumentTypeError, match="1 to 63"):
+        refusing(text)
