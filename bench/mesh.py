@@ -116,9 +116,12 @@ async def compare_hop(bare: Target, rounds: int) -> list[Row]:
 
 async def compare_far(bare: Target) -> list[Row]:
     """The client behind a delay; asked there, since its API is on loopback."""
-    async with delayed_link(ROUND_TRIP_S / 2), serving_node(bare) as token:
-        async with client_node(token, bare.model, tuple(in_far())) as through:
-            far = await asked_in_far(through)
+    async with (
+        delayed_link(ROUND_TRIP_S / 2),
+        serving_node(bare) as token,
+        client_node(token, bare.model, tuple(in_far())) as through,
+    ):
+        far = await asked_in_far(through)
     direct = [await timed(bare, number) for number in range(FAR_PAIRS)]
     firsts = [statistics.median(first for first, _ in answers) * 1000 for answers in (direct, far)]
     speeds = [statistics.median(speed for _, speed in answers) for answers in (direct, far)]
