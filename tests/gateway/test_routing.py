@@ -2,7 +2,8 @@ import pytest
 
 from mesh_llm.core.errors import EngineFailed, ModelNotFound, RequestRefused, Unavailable
 from mesh_llm.core.serving import Endpoint, Failed, Loading, Ready, Restarting, Stopped
-from mesh_llm.gateway.routing import capabilities, choose, endpoint_of, require
+from mesh_llm.gateway.offers import capabilities
+from mesh_llm.gateway.routing import choose, endpoint_of, require
 from tests.gateway.engine import FixedBackend, a_model
 
 READY = Ready(Endpoint("http://127.0.0.1:1", "k"))

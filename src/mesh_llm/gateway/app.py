@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from mesh_llm.core.errors import MeshError, RequestRefused, Unavailable
 from mesh_llm.core.loopback import is_loopback_origin
+from mesh_llm.core.offers import ServedOffer
 from mesh_llm.core.serving import Loading, Ready, Restarting
 from mesh_llm.gateway import access
 from mesh_llm.gateway.backend import Backend
@@ -20,10 +21,13 @@ from mesh_llm.gateway.endpoints import FORWARDINGS, GENERATIONS, Forwarding, Gen
 from mesh_llm.gateway.errors import anthropic_shape, openai_shape
 from mesh_llm.gateway.json_values import dump
 from mesh_llm.gateway.metrics import GatewayStatistics, Metrics, ModelStatistics, RequestRecord
+from mesh_llm.gateway.offers import offer_of
 from mesh_llm.gateway.openai import models
 from mesh_llm.gateway.proxy import Proxy
+from mesh_llm.gateway.remote import Mesh, TunnelStream
 from mesh_llm.gateway.routing import AUTOMATIC, choose
 from mesh_llm.gateway.upstream import HttpUpstream, Upstream
+from mesh_llm.mesh.transport import PeerError
 from mesh_llm.runtime.clock import Clock
 from mesh_llm.runtime.web import serve
 
@@ -50,11 +54,15 @@ class Gateway:
         on_change: Callable[[], None] = _nobody,
         upstream_of: Callable[[Backend], Upstream] | None = None,
         stall_seconds_max: float = STALL_SECONDS_MAX,
+        mesh: Mesh | None = None,
     ) -> None:
         """`backends` is asked anew for each request; `on_change` is called when `statistics` change.
 
-        `upstream_of` tells how to reach a backend that does not answer HTTP at its endpoint's URL.
+        `upstream_of` tells how to reach a backend that does not answer HTTP at its endpoint's URL. `mesh`
+        says who else serves models; without one this node is alone.
         """
+        self._mesh = mesh
+        self._draining = False
         self._backends = backends
         self._api_key = api_key
         self._clock = clock
@@ -72,6 +80,33 @@ class Gateway:
     async def run(self, listener: socket.socket) -> None:
         """Serve until cancelled."""
         await serve(self.application(), listener)
+
+    async def answer(self, stream: TunnelStream) -> None:
+        """Answer one request of another node's gateway, by this node's own backends; `run` must be running.
+
+        The stream remains the caller's to close. Returns also where the requester left. Raises PeerError
+        where it broke the protocol.
+        """
+        raise PeerError("tunnels are not answered yet")
+
+    def offers(self) -> tuple[ServedOffer, ...]:
+        """What this node's own backends serve, for its advert."""
+        return tuple(
+            ServedOffer(offer_of(backend.model), isinstance(backend.condition, Ready) and not self._draining)
+            for backend in self._backends()
+        )
+
+    def busy(self) -> int:
+        """Requests that this node's own backends are answering or have waiting."""
+        statistics = self.statistics()
+        return statistics.in_flight + statistics.queued
+
+    def drain(self) -> None:
+        """From now on other nodes are sent elsewhere, and own clients where somebody else can answer them."""
+        self._draining = True
+
+    async def wait_idle(self) -> None:
+        """Returns when no request is being answered, whoever asked."""
 
     def statistics(self) -> GatewayStatistics:
         names = sorted({backend.model.name for backend in self._backends()} | set(self._metrics.totals))

@@ -24,6 +24,9 @@ class RemoteServer:
 class TunnelStream(Protocol):
     """Frames to another node's gateway and back (`mesh/transport.py`'s Stream is one)."""
 
+    @property
+    def peer(self) -> NodeId: ...
+
     async def send(self, frame: bytes) -> None: ...
 
     async def receive(self) -> bytes | None: ...

@@ -14,6 +14,7 @@ from mesh_llm.core.serving import (
     Stopped,
 )
 from mesh_llm.gateway.backend import Backend
+from mesh_llm.gateway.offers import capabilities
 
 AUTOMATIC = "auto"
 LOADING_RETRY_AFTER_S = 2
@@ -58,15 +59,6 @@ def endpoint_of(model: ServedModel, condition: Condition) -> Endpoint:
                 f"{model.name} has been stopped. Use another model, or start it again.",
                 retry_after_s=LOADING_RETRY_AFTER_S,
             )
-
-
-def capabilities(model: ServedModel) -> tuple[str, ...]:
-    if model.facts.pooling == "rank":
-        return ("rerank",)
-    if model.facts.pooling is not None:
-        return ("embeddings",)
-    able = {"embeddings": model.embeddings, "vision": model.vision}
-    return ("chat", "completions", "tools", *(name for name, can in able.items() if can))
 
 
 def require(model: ServedModel, capability: str | None) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mesh_llm.core.serving import Condition, Failed, Loading, Ready, Restarting, Stopped
 from mesh_llm.gateway.backend import Backend
 from mesh_llm.gateway.json_values import Json
-from mesh_llm.gateway.routing import capabilities
+from mesh_llm.gateway.offers import capabilities
 
 
 def listing(backends: Sequence[Backend]) -> Json:
