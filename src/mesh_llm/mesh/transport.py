@@ -62,6 +62,25 @@ class Addresses:
 
 
 @dataclass(frozen=True, slots=True)
+class PublicRelays:
+    """Those that the makers of iroh run for everybody. They see who speaks to whom, never what."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRelays:
+    urls: tuple[str, ...]
+    """`https://relay.example.org`; one at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoRelays:
+    """Only peers that can be reached directly."""
+
+
+Relays = PublicRelays | OwnRelays | NoRelays
+
+
+@dataclass(frozen=True, slots=True)
 class FastPath:
     """A node's offer to be reached by TLS over TCP."""
 
