@@ -123,6 +123,92 @@ async def test_an_engine_that_seems_well_is_not_blamed_with_a_guess():
         assert await supervisor.explain_failure() == "it broke off the answer without a word"
 
 
+async def at_once() -> None:
+    """Nobody uses the model."""
+
+
+async def test_a_dropped_model_ends_for_good_and_run_returns():
+    workshop, seen = Workshop(), list[Condition]()
+    supervisor = supervise(workshop, seen=seen)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(supervisor.run())
+        await wait_for(supervisor, Ready)
+        await supervisor.drop("it was dropped", at_once)
+        await running
+        await supervisor.drop("again", at_once)  # no harm
+    assert workshop.open == 0 and len(workshop.engines) == 1
+    assert supervisor.condition == Stopped() and seen.count(Stopped()) == 1
+
+
+async def test_who_is_being_answered_when_a_model_is_dropped_is_let_finish():
+    workshop, last_answer = Workshop(), asyncio.Event()
+    supervisor = supervise(workshop)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        tasks.create_task(supervisor.run())
+        await wait_for(supervisor, Ready)
+        drop = tasks.create_task(supervisor.drop("it was dropped", last_answer.wait))
+        await supervisor.wait_for_change()
+        assert supervisor.condition == Stopped() and workshop.open == 1
+        last_answer.set()
+        await drop
+    assert workshop.open == 0
+
+
+async def test_an_answer_that_does_not_end_is_broken_off_and_told_why():
+    supervisor = supervise(Workshop())
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        tasks.create_task(supervisor.run())
+        await wait_for(supervisor, Ready)
+        await supervisor.drop("it was dropped", asyncio.Event().wait, seconds_max=0.01)
+        assert await supervisor.explain_failure() == "it was dropped"
+
+
+async def test_a_drop_goes_on_when_whoever_asked_for_it_leaves():
+    workshop, last_answer = Workshop(), asyncio.Event()
+    supervisor = supervise(workshop)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(supervisor.run())
+        await wait_for(supervisor, Ready)
+        async with beside(drop=supervisor.drop("it was dropped", last_answer.wait)):
+            await supervisor.wait_for_change()
+        last_answer.set()
+        await running
+    assert workshop.open == 0 and supervisor.condition == Stopped()
+
+
+async def test_a_model_that_is_loading_or_restarting_can_be_dropped():
+    loading = supervise(Workshop())
+    restarting = supervise(Workshop(refuses="no"))
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        for supervisor in (loading, restarting):
+            tasks.create_task(supervisor.run())
+        await loading.drop("it was dropped", at_once)
+        await wait_for(restarting, Restarting)
+        await restarting.drop("it was dropped", at_once)
+    assert loading.condition == restarting.condition == Stopped()
+
+
+async def test_an_engine_that_breaks_while_it_is_dropped_is_not_started_again():
+    workshop = Workshop()
+    supervisor = supervise(workshop)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(supervisor.run())
+        await wait_for(supervisor, Ready)
+        tasks.create_task(supervisor.drop("it was dropped", asyncio.Event().wait))
+        await supervisor.wait_for_change()
+        workshop.engines[0].break_down("killed by SIGSEGV")
+        await running
+    assert len(workshop.engines) == 1 and supervisor.condition == Stopped()
+
+
+async def test_a_model_that_was_given_up_can_be_dropped_too():
+    supervisor = supervise(Workshop(refuses="no"))
+    async with asyncio.timeout(60):
+        await supervisor.run()
+        await supervisor.drop("it was dropped", at_once)
+    assert supervisor.condition == Stopped()
+
+
 @pytest.mark.real
 async def test_a_real_engine_that_is_killed_comes_back_as_a_new_process(smollm2):
     supervisor = supervise(partial(LlamaServer.start, settings_for(smollm2), os.environ))
@@ -135,3 +221,14 @@ async def test_a_real_engine_that_is_killed_comes_back_as_a_new_process(smollm2)
         second = await wait_for(supervisor, Ready)
     assert first != second
     assert set(psutil.Process().children()) <= before
+
+
+@pytest.mark.real
+async def test_a_real_engine_is_gone_when_its_model_has_been_dropped(smollm2):
+    supervisor = supervise(partial(LlamaServer.start, settings_for(smollm2), os.environ))
+    before = set(psutil.Process().children())
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        tasks.create_task(supervisor.run())
+        await wait_for(supervisor, Ready)
+        await supervisor.drop("it was dropped", at_once)
+        assert set(psutil.Process().children()) <= before

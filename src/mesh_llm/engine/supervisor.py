@@ -5,8 +5,9 @@ To the gateway it is a backend: what it serves (`model`), how it is doing (`cond
 
 import asyncio
 import contextlib
+import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from mesh_llm.core.errors import EngineFailed
@@ -24,11 +25,16 @@ from mesh_llm.core.serving import (
 from mesh_llm.engine.restart import FailureHistory, GiveUp, Retry
 from mesh_llm.runtime.bell import Bell
 from mesh_llm.runtime.clock import Clock
+from mesh_llm.runtime.tasks import unwrapped
 
 logger = logging.getLogger(__name__)
 
 EXPLANATION_WAIT_S = 2.0
 """From a broken answer to the engine's exit being seen; the kernel tells within milliseconds."""
+
+
+DROP_SECONDS_MAX = 30.0
+"""For answers under way when a model is dropped; as long as a node that stops lets them finish."""
 
 
 class Engine(Protocol):
@@ -43,6 +49,16 @@ class Launcher(Protocol):
     def __call__(
         self, on_loaded: Callable[[float], None], /
     ) -> contextlib.AbstractAsyncContextManager[Engine]: ...
+
+
+async def _at_once() -> None:
+    """Nothing is waited for."""
+
+
+async def _bounded(until_unused: Callable[[], Awaitable[object]], seconds_max: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds_max):
+            await until_unused()
 
 
 class Supervisor:
@@ -63,30 +79,67 @@ class Supervisor:
         self._on_change = on_change
         self._changed = Bell()
         self._last_end = "it broke off the answer without a word"
+        self._dropped = asyncio.Event()
+        self._until_unused: Callable[[], Awaitable[object]] = _at_once
+        self._ended = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Supervisor {self.model.name} {self.condition}>"
 
     async def run(self) -> None:
-        """Until the model is given up; cancelling stops the child."""
-        history = FailureHistory()
+        """Until the model is given up or dropped; cancelling stops the child."""
         try:
-            while True:
-                reason, ready_s = await self._live_once()
-                history = history.after_failure(ready_s)
-                self._last_end = reason
-                match history.decide():
-                    case GiveUp(failures):
-                        logger.error("%s has failed %d times: %s", self.model.name, failures, reason)
-                        self._become(Failed(f"failed {failures} times, last with {reason}"))
-                        return
-                    case Retry(after_s, attempt):
-                        logger.warning("%s: the engine ended (%s), starting again", self.model.name, reason)
-                        self._become(Restarting(reason, attempt, retry_after_s=max(1, round(after_s))))
-                        await asyncio.sleep(after_s)
+            with unwrapped():
+                async with asyncio.TaskGroup() as tasks:
+                    life = tasks.create_task(self._live(), name=f"life of {self.model.name}")
+                    drop = tasks.create_task(self._end_when_dropped(life))
+                    life.add_done_callback(lambda _: drop.cancel())
         except asyncio.CancelledError:
             self._become(Stopped())
             raise
+        finally:
+            self._ended.set()
+
+    async def drop(
+        self,
+        reason: str,
+        until_unused: Callable[[], Awaitable[object]],
+        seconds_max: float = DROP_SECONDS_MAX,
+    ) -> None:
+        """Unloads the model for good; returns when `run` has, which must be running or have ended.
+
+        Nobody new is served from now on. The child ends when `until_unused` returns, at the latest after
+        `seconds_max`; an answer that it breaks off is told `reason`. It ends so even if this is cancelled.
+        """
+        if not self._dropped.is_set():
+            self._until_unused = functools.partial(_bounded, until_unused, seconds_max)
+            self._last_end = reason
+            self._become(Stopped())
+            self._dropped.set()
+        await self._ended.wait()
+
+    async def _end_when_dropped(self, life: "asyncio.Task[None]") -> None:
+        await self._dropped.wait()
+        await self._until_unused()
+        life.cancel()
+
+    async def _live(self) -> None:
+        history = FailureHistory()
+        while not self._dropped.is_set():
+            reason, ready_s = await self._live_once()
+            if self._dropped.is_set():
+                return
+            history = history.after_failure(ready_s)
+            self._last_end = reason
+            match history.decide():
+                case GiveUp(failures):
+                    logger.error("%s has failed %d times: %s", self.model.name, failures, reason)
+                    self._become(Failed(f"failed {failures} times, last with {reason}"))
+                    return
+                case Retry(after_s, attempt):
+                    logger.warning("%s: the engine ended (%s), starting again", self.model.name, reason)
+                    self._become(Restarting(reason, attempt, retry_after_s=max(1, round(after_s))))
+                    await asyncio.sleep(after_s)
 
     async def wait_for_change(self) -> None:
         """Returns when `condition` has changed since the call."""
@@ -120,6 +173,8 @@ class Supervisor:
         self._become(Loading(fraction))
 
     def _become(self, condition: Condition) -> None:
+        if self._dropped.is_set():
+            return  # what is dropped stays so, whatever its engine still does
         self.condition = condition
         self._changed.ring()
         self._on_change()
