@@ -6,7 +6,9 @@ import aiohttp
 import pytest
 
 from mesh_llm.console.app import Console
-from mesh_llm.console.snapshot import ModelStatus, Snapshot
+from mesh_llm.console.control import Control
+from mesh_llm.console.snapshot import MeshStatus, ModelStatus, Snapshot
+from mesh_llm.core.ids import NodeId
 from mesh_llm.core.machine import Machine
 from mesh_llm.core.serving import Loading
 from mesh_llm.runtime.bell import Bell
@@ -24,15 +26,32 @@ class Node:
 
     def snapshot(self) -> Snapshot:
         model = ModelStatus(served(), Loading(self.loaded))
-        return Snapshot("1.2.3", 9337, Machine(2, 8, 4, ()), 6, (model,), (), 0, 0)
+        mesh = MeshStatus(NodeId("a" * 64), "desk", None, is_client=False, token="mesh1secret", peers=())
+        return Snapshot("1.2.3", 9337, Machine(2, 8, 4, ()), 6, (model,), (), 0, 0, mesh)
+
+
+class NoVerbs:
+    """Nothing that these tests would ask for."""
+
+    async def invite(self, *, once: bool, ttl_s: float | None) -> str:
+        raise AssertionError
+
+    async def revoke(self, text: str) -> None:
+        raise AssertionError
+
+    async def kick(self, text: str) -> str:
+        raise AssertionError
+
+    async def drop(self, model: str) -> str:
+        raise AssertionError
 
 
 @asynccontextmanager
-async def console_of(node: Node):
+async def console_of(node: Node, control: Control | None = None):
     listener = reserve(LOOPBACK, 0, "--console")
     listener.listen()  # now, so that a request waits for the server instead of being refused
     base = f"http://127.0.0.1:{port_of(listener)}"
-    console = Console(node.snapshot, node.changes)
+    console = Console(node.snapshot, node.changes, control)
     async with (
         beside(console=console.run(listener)),
         asyncio.timeout(30),
@@ -91,6 +110,22 @@ async def test_a_page_of_this_machine_may_look():
         assert response.status == 200
 
 
-async def test_nothing_can_be_changed():
-    async with console_of(Node()) as client, client.post("/api/status") as response:
-        assert response.status == 405
+@pytest.mark.parametrize(("path", "status"), [("/api/status", 405), ("/api/drop", 404)])
+async def test_without_verbs_nothing_can_be_changed(path: str, status: int):
+    async with console_of(Node()) as client, client.post(path) as response:
+        assert response.status == status
+
+
+@pytest.mark.parametrize(
+    ("headers", "token"),
+    [({"Authorization": "Bearer key"}, "mesh1secret"), ({"Authorization": "Bearer kez"}, None), ({}, None)],
+)
+async def test_an_invite_is_shown_only_to_who_holds_the_control_key(headers, token: str | None):
+    node = Node()
+    async with (
+        console_of(node, Control(NoVerbs(), "key")) as client,
+        client.get("/api/status", headers=headers) as response,
+    ):
+        assert (await response.json())["token"] == token
+        async with client.get("/api/events", headers=headers) as events:
+            assert (await next_status(events))["token"] is None

@@ -1,6 +1,11 @@
-from mesh_llm.console.snapshot import DiskModel, ModelStatus, Snapshot, as_json
+from dataclasses import replace
+from typing import Any
+
+from mesh_llm.console.snapshot import DiskModel, MeshStatus, ModelStatus, PeerStatus, Snapshot, as_json
+from mesh_llm.core.ids import MeshId, NodeId
 from mesh_llm.core.machine import Device, Machine
-from mesh_llm.core.serving import Endpoint, Failed, Loading, Ready, Restarting
+from mesh_llm.core.offers import ModelOffer, ServedOffer
+from mesh_llm.core.serving import Endpoint, Failed, Loading, Ready, Restarting, Stopped
 from tests.engine.served_model_for_tests import served
 
 READY = Ready(Endpoint("http://127.0.0.1:1", "secret"))
@@ -65,3 +70,90 @@ def test_models_on_disk_are_cold_until_they_answer():
 
 def test_the_engine_s_key_is_nobody_s_business():
     assert "secret" not in str(as_json(snapshot(ModelStatus(served(), READY))))
+
+
+PEER = PeerStatus(
+    id=NodeId("b" * 64),
+    name="studio",
+    is_client=False,
+    health="alive",
+    version="1.2.3",
+    memory_bytes=24_000_000_000,
+    served=(
+        ServedOffer(ModelOffer("Qwen3-8B", bytes=5_000_000_000), ready=True, tokens_per_second=41.26),
+        ServedOffer(ModelOffer("Seer", capabilities=("chat", "vision")), ready=False),
+    ),
+    busy=3,
+    round_trip_s=0.01234,
+    path="direct",
+)
+MESH = MeshStatus(NodeId("a" * 64), "desk", MeshId("c" * 32), is_client=False, token="mesh1x", peers=(PEER,))
+
+
+def in_mesh(mesh: MeshStatus, *models: ModelStatus) -> dict[str, Any]:
+    return as_json(replace(snapshot(*models), mesh=mesh))
+
+
+def test_a_node_says_who_it_is_and_keeps_its_invite_to_itself():
+    status = in_mesh(MESH)
+    assert (status["node_id"], status["node_name"], status["mesh_id"]) == ("a" * 64, "desk", "c" * 32)
+    assert status["token"] is None
+    assert as_json(replace(snapshot(), mesh=MESH), with_token=True)["token"] == "mesh1x"
+
+
+def test_a_node_without_a_mesh_has_the_same_fields():
+    assert as_json(snapshot()).keys() == in_mesh(MESH).keys()
+    assert as_json(snapshot())["peers"] == []
+
+
+def test_peers_are_told_as_they_were_promised():
+    (peer,) = in_mesh(MESH)["peers"]
+    assert peer == {
+        "id": "b" * 64,
+        "name": "studio",
+        "role": "Host",
+        "health": "alive",
+        "version": "1.2.3",
+        "models": ["Qwen3-8B", "Seer"],
+        "serving": "Qwen3-8B",
+        "serving_models": ["Qwen3-8B"],
+        "tokens_per_second": {"Qwen3-8B": 41.3},
+        "vram_gb": 24.0,
+        "inflight_requests": 3,
+        "rtt_ms": 12.3,
+        "path": "direct",
+    }
+
+
+def test_a_peer_that_serves_nothing_yet_is_a_worker_and_one_that_never_will_a_client():
+    idle = replace(PEER, served=(), round_trip_s=None, path=None)
+    client = replace(idle, is_client=True)
+    told = in_mesh(replace(MESH, peers=(idle, client)))["peers"]
+    assert [peer["role"] for peer in told] == ["Worker", "Client"]
+    assert told[0]["serving"] is None and told[0]["rtt_ms"] is None
+
+
+def test_models_are_counted_over_all_nodes_and_each_node_once():
+    own = ModelStatus(served(name="Qwen3-8B"), READY)
+    same_on_an_endpoint = ModelStatus(served(name="Qwen3-8B"), READY)
+    other = replace(PEER, id=NodeId("d" * 64))
+    models = in_mesh(replace(MESH, peers=(PEER, other)), own, same_on_an_endpoint)["mesh_models"]
+    assert [(m["name"], m["status"], m["node_count"]) for m in models] == [
+        ("Qwen3-8B", "warm", 3),
+        ("Seer", "cold", 0),
+    ]
+    assert models[0]["size_gb"] == 5.0 and models[1]["vision"]
+
+
+def test_a_client_says_so():
+    status = in_mesh(replace(MESH, is_client=True))
+    assert (status["is_client"], status["node_status"], status["model_name"]) == (True, "Client", "(client)")
+
+
+def test_a_node_whose_models_were_all_dropped_is_idle():
+    assert as_json(snapshot(ModelStatus(served(), Stopped())))["node_status"] == "Idle"
+
+
+def test_a_model_tells_how_busy_and_how_fast_it_is():
+    (model,) = as_json(snapshot(ModelStatus(served(), READY, busy=2, tokens_per_second=33.333)))["models"]
+    assert (model["inflight_requests"], model["tokens_per_second"]) == (2, 33.3)

@@ -3,7 +3,8 @@
 The field names are the product's promise (`GET /api/status`); `models` and `machine` say more than it asks.
 """
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mesh_llm.core.ids import MeshId, NodeId
@@ -82,24 +83,21 @@ class Snapshot:
     """None while the node has no identity yet."""
 
 
-def as_json(snapshot: Snapshot) -> dict[str, Any]:
+def as_json(snapshot: Snapshot, *, with_token: bool = False) -> dict[str, Any]:
     """The status as the API gives it. Sizes in GB are decimal."""
     ready = [model for model in snapshot.models if isinstance(model.condition, Ready)]
     primary = snapshot.models[0].served if snapshot.models else None
     return {
         "version": snapshot.version,
-        "node_id": None,  # a node alone has no identity yet
-        "token": None,
+        **_mesh(snapshot.mesh, with_token=with_token),
         "node_status": _node_status(snapshot),
         "is_host": bool(ready),
-        "is_client": False,
         "llama_ready": bool(ready),
-        "model_name": primary.name if primary else "(idle)",
+        "model_name": _primary_name(snapshot),
         "serving_models": [model.served.name for model in ready],
         "api_port": snapshot.api_port,
         "my_vram_gb": _gb(snapshot.memory_bytes),
         "model_size_gb": _gb(primary.bytes) if primary else 0.0,
-        "peers": [],
         "mesh_models": _mesh_models(snapshot),
         "inflight_requests": snapshot.requests_in_flight,
         "waiting_requests": snapshot.requests_waiting,
@@ -109,32 +107,96 @@ def as_json(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
+def _mesh(mesh: MeshStatus | None, *, with_token: bool) -> dict[str, Any]:
+    return {
+        "node_id": mesh and mesh.node_id,
+        "node_name": mesh and mesh.node_name,
+        "mesh_id": mesh and mesh.mesh_id,
+        "is_client": mesh is not None and mesh.is_client,
+        "token": mesh.token if mesh and with_token else None,
+        "peers": [_peer(peer) for peer in mesh.peers] if mesh else [],
+    }
+
+
+def _peer(peer: PeerStatus) -> dict[str, Any]:
+    ready = [served.offer.name for served in peer.served if served.ready]
+    return {
+        "id": peer.id,
+        "name": peer.name,
+        "role": "Client" if peer.is_client else "Host" if ready else "Worker",
+        "health": peer.health,
+        "version": peer.version,
+        "models": [served.offer.name for served in peer.served],
+        "serving": ready[0] if ready else None,
+        "serving_models": ready,
+        "tokens_per_second": {
+            served.offer.name: round(served.tokens_per_second, 1)
+            for served in peer.served
+            if served.tokens_per_second > 0
+        },
+        "vram_gb": _gb(peer.memory_bytes),
+        "inflight_requests": peer.busy,
+        "rtt_ms": None if peer.round_trip_s is None else round(1000 * peer.round_trip_s, 1),
+        "path": peer.path,
+    }
+
+
+def _primary_name(snapshot: Snapshot) -> str:
+    if snapshot.models:
+        return snapshot.models[0].served.name
+    return "(client)" if snapshot.mesh and snapshot.mesh.is_client else "(idle)"
+
+
 def _node_status(snapshot: Snapshot) -> str:
     conditions = [model.condition for model in snapshot.models]
     if not conditions:
-        return "Idle"
+        return "Client" if snapshot.mesh and snapshot.mesh.is_client else "Idle"
     if any(isinstance(condition, Ready) for condition in conditions):
         return "Serving"
     if any(isinstance(condition, Loading | Restarting) for condition in conditions):
         return "Loading"
+    if all(isinstance(condition, Stopped) for condition in conditions):
+        return "Idle"
     return "Failed"
 
 
+@dataclass(slots=True)
+class _Known:
+    """A model by its name, gathered from every node."""
+
+    bytes: int = 0
+    vision: bool = False
+    warm_on: set[str] = field(default_factory=set[str])
+    """Ids of nodes; empty for this one."""
+
+    def add(self, size: int, vision: bool, node: str, warm: bool) -> None:
+        self.bytes = max(self.bytes, size)
+        self.vision = self.vision or vision
+        if warm:
+            self.warm_on.add(node)
+
+
 def _mesh_models(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """Every model known here, by name: `warm` where it answers now, `cold` where it only lies on disk."""
-    known = {disk.name: (disk.bytes, disk.vision, "cold") for disk in snapshot.on_disk}
+    """Every model known, by name: `warm` where some node answers for it now, else `cold`."""
+    known: defaultdict[str, _Known] = defaultdict(_Known)
+    for disk in snapshot.on_disk:
+        known[disk.name].add(disk.bytes, disk.vision, "", warm=False)
     for model in snapshot.models:
-        warmth = "warm" if isinstance(model.condition, Ready) else "cold"
-        known[model.served.name] = (model.served.bytes, model.served.vision, warmth)
+        served, warm = model.served, isinstance(model.condition, Ready)
+        known[served.name].add(served.bytes, served.vision, "", warm)
+    for peer in snapshot.mesh.peers if snapshot.mesh else ():
+        for told in peer.served:
+            offer = told.offer
+            known[offer.name].add(offer.bytes, "vision" in offer.capabilities, peer.id, told.ready)
     return [
         {
             "name": name,
-            "status": warmth,
-            "node_count": int(warmth == "warm"),
-            "size_gb": _gb(size),
-            "vision": vision,
+            "status": "warm" if model.warm_on else "cold",
+            "node_count": len(model.warm_on),
+            "size_gb": _gb(model.bytes),
+            "vision": model.vision,
         }
-        for name, (size, vision, warmth) in sorted(known.items())
+        for name, model in sorted(known.items())
     ]
 
 
@@ -148,6 +210,8 @@ def _model(model: ModelStatus) -> dict[str, Any]:
         "size_bytes": served.bytes,
         "quantisation": served.facts.quantisation,
         "parameters": served.facts.parameters,
+        "inflight_requests": model.busy,
+        "tokens_per_second": round(model.tokens_per_second, 1),
     } | _condition(model.condition)
 
 
