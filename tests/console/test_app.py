@@ -33,7 +33,7 @@ class Node:
 class NoVerbs:
     """Nothing that these tests would ask for."""
 
-    async def invite(self, *, once: bool, ttl_s: float | None) -> str:
+    async def invite(self, *, once: bool, ttl_s: int | None) -> str:
         raise AssertionError
 
     async def revoke(self, text: str) -> None:

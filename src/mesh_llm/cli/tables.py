@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 PIPE_WIDTH = 500
 """Wider than any row: a program that reads columns must see whole names."""
@@ -17,5 +18,10 @@ def show(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         justify = "right" if title.endswith(">") else "left"
         table.add_column(title.removesuffix(">"), justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(plain(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+
+
+def plain(text: str) -> str:
+    """Without what would steer a terminal: names come from files and from other people's nodes."""
+    return "".join(character if character.isprintable() else "?" for character in text)

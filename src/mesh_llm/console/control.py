@@ -59,8 +59,10 @@ class Control:
         once, ttl_s = fields.get("once", False), fields.get("ttl_s")
         if not isinstance(once, bool):
             raise RequestRefused("`once` must be true or false.", parameter="once")
-        if ttl_s is not None and not (type(ttl_s) in (int, float) and 1 <= ttl_s <= TTL_SECONDS_MAX):
-            raise RequestRefused(f"`ttl_s` must be seconds from 1 to {TTL_SECONDS_MAX}.", parameter="ttl_s")
+        if ttl_s is not None and not (type(ttl_s) is int and 1 <= ttl_s <= TTL_SECONDS_MAX):
+            raise RequestRefused(
+                f"`ttl_s` must be whole seconds from 1 to {TTL_SECONDS_MAX}.", parameter="ttl_s"
+            )
         return {"token": await self._verbs.invite(once=once, ttl_s=ttl_s)}
 
     async def _revoke(self, fields: Fields) -> Fields:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Verbs(Protocol):
-    async def invite(self, *, once: bool, ttl_s: float | None) -> str:
+    async def invite(self, *, once: bool, ttl_s: int | None) -> str:
         """A new token; `ttl_s` None means the node's own `--invite-ttl`."""
         ...
 
