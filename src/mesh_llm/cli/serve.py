@@ -1,25 +1,26 @@
 """`mesh-llm --model ...`: runs a node until somebody says stop. Without a model: instructions."""
 
 import asyncio
+import functools
 import logging
 import os
 import random
-import signal
 from argparse import Namespace
 
 from mesh_llm import __version__
 from mesh_llm.cli.arguments import home_of
+from mesh_llm.cli.contradictions import refuse_contradictions
 from mesh_llm.cli.display import display_for
+from mesh_llm.cli.stopping import until_stopped
 from mesh_llm.core.quantities import human_bytes
 from mesh_llm.models.catalogue import load_catalogue
 from mesh_llm.models.library import Library
 from mesh_llm.models.places import ModelPlaces
 from mesh_llm.node import Doors, NodeSettings, run_node
 from mesh_llm.runtime.clock import Clock
+from mesh_llm.runtime.tasks import unwrapped
 
 logger = logging.getLogger(__name__)
-
-STOPPED_TWICE = 130
 
 INSTRUCTIONS = """\
 No model was asked for, so this node serves none yet. Try:
@@ -31,7 +32,8 @@ No model was asked for, so this node serves none yet. Try:
 
 
 async def run(arguments: Namespace) -> int:
-    """Status 0 once stopped by a signal."""
+    """Status 0 once stopped by a signal, 130 where a second one had to hurry it."""
+    refuse_contradictions(arguments)
     home = home_of(arguments)
     settings = NodeSettings(
         models=tuple(arguments.model),
@@ -51,8 +53,7 @@ async def run(arguments: Namespace) -> int:
         _name_models_on_disk(settings.places)
     with display_for(arguments.log_format) as display:
         doors = Doors(os.environ, display.show, Clock(), random.SystemRandom())
-        await _until_stopped(asyncio.current_task(), settings, doors)
-    return 0
+        return await until_stopped(functools.partial(_run, settings, doors))
 
 
 def _name_models_on_disk(places: ModelPlaces) -> None:
@@ -60,24 +61,14 @@ def _name_models_on_disk(places: ModelPlaces) -> None:
         logger.info("  mesh-llm --model %s   on disk, %s", model.name, human_bytes(model.bytes))
 
 
-async def _until_stopped(me: "asyncio.Task[None] | None", settings: NodeSettings, doors: Doors) -> None:
-    """A first SIGINT or SIGTERM stops everything in order, a second one at once."""
-    assert me is not None
-    stopping = False
+async def _run(settings: NodeSettings, doors: Doors, stopping: asyncio.Event) -> None:
+    with unwrapped():
+        async with asyncio.TaskGroup() as tasks:
+            node = tasks.create_task(run_node(settings, doors), name="node")
+            asked = tasks.create_task(_cancel_when(stopping, node))
+            node.add_done_callback(lambda _: asked.cancel())
 
-    def stop() -> None:
-        nonlocal stopping
-        if stopping:
-            os._exit(STOPPED_TWICE)  # children end with us: their lifeline is cut
-        stopping = True
-        logger.info("stopping")
-        me.cancel()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-    try:
-        await run_node(settings, doors)
-    except asyncio.CancelledError:
-        if not stopping:
-            raise
+async def _cancel_when(stopping: asyncio.Event, node: "asyncio.Task[None]") -> None:
+    await stopping.wait()
+    node.cancel()
