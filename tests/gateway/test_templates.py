@@ -29,6 +29,6 @@ async def test_an_engine_without_the_question_is_asked_once():
     templates, upstream = Templates(), HttpUpstream()
     await upstream.open()
     async with broken_engine(hangs) as engine:
-        assert await templates.abilities("m", engine.endpoint, upstream) == UNKNOWN
-    assert await templates.abilities("m", engine.endpoint, upstream) == UNKNOWN  # it is gone, and not missed
+        assert await templates.abilities(engine.endpoint, upstream) == UNKNOWN
+    assert await templates.abilities(engine.endpoint, upstream) == UNKNOWN  # it is gone, and not missed
     await upstream.close()

@@ -58,7 +58,7 @@ def test_a_stream_is_mended_however_it_is_cut(cuts):
 
 
 def test_a_stream_without_its_end_has_not_ended():
-    for translation in (Mended(an_exchange(ChatAnswer("m"))), Untouched(an_exchange(ChatStream("m")))):
+    for translation in (Mended(an_exchange(ChatAnswer("m"))), Untouched(Usage())):
         translation.feed(STREAM)
         assert not translation.ended
 
@@ -71,7 +71,7 @@ def test_an_error_in_a_mended_stream_is_raised():
 @given(st.lists(st.integers(0, len(STREAM + DONE)), max_size=6))
 def test_untouched_bytes_stay_the_same_and_are_counted(cuts):
     exchange: Exchange = an_exchange(ChatStream("m"))
-    translation, whole = Untouched(exchange), STREAM + DONE
+    translation, whole = Untouched(exchange.usage), STREAM + DONE
     edges = [0, *sorted(cuts), len(whole)]
     out = b"".join(translation.feed(whole[start:end]) for start, end in itertools.pairwise(edges))
     assert out + translation.finish() == whole

@@ -1,33 +1,39 @@
 """The API's front door: routes, who may enter, and how a refusal looks."""
 
 import asyncio
+import functools
 import random
 import socket
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from mesh_llm.core.errors import MeshError, RequestRefused, Unavailable
+from mesh_llm.core.errors import MeshError, RequestRefused
 from mesh_llm.core.loopback import is_loopback_origin
 from mesh_llm.core.offers import ServedOffer
-from mesh_llm.core.serving import Loading, Ready, Restarting
 from mesh_llm.gateway import access
 from mesh_llm.gateway.backend import Backend
-from mesh_llm.gateway.delivery import CLIENT_LEFT, STALL_SECONDS_MAX
-from mesh_llm.gateway.endpoints import FORWARDINGS, GENERATIONS, Forwarding, Generation
-from mesh_llm.gateway.errors import anthropic_shape, openai_shape
-from mesh_llm.gateway.json_values import dump
+from mesh_llm.gateway.directory import Directory
+from mesh_llm.gateway.dispatch import Dispatch
+from mesh_llm.gateway.endpoints import ROUTES, Route
+from mesh_llm.gateway.flights import Flights
 from mesh_llm.gateway.metrics import GatewayStatistics, Metrics, ModelStatistics, RequestRecord
-from mesh_llm.gateway.offers import offer_of
 from mesh_llm.gateway.openai import models
 from mesh_llm.gateway.proxy import Proxy
+from mesh_llm.gateway.question import question_of, read_body
+from mesh_llm.gateway.queue import Lines
+from mesh_llm.gateway.relay import Relay
 from mesh_llm.gateway.remote import Mesh, TunnelStream
-from mesh_llm.gateway.routing import AUTOMATIC, choose
+from mesh_llm.gateway.reply import CLIENT_LEFT, STALL_SECONDS_MAX, HttpReply, http_response, refusal
+from mesh_llm.gateway.routing import Readiness, choose
+from mesh_llm.gateway.tunnel_server import TunnelServer
+from mesh_llm.gateway.under_way import UnderWay
 from mesh_llm.gateway.upstream import HttpUpstream, Upstream
-from mesh_llm.mesh.transport import PeerError
 from mesh_llm.runtime.clock import Clock
 from mesh_llm.runtime.web import serve
 
@@ -61,20 +67,30 @@ class Gateway:
         `upstream_of` tells how to reach a backend that does not answer HTTP at its endpoint's URL. `mesh`
         says who else serves models; without one this node is alone.
         """
-        self._mesh = mesh
-        self._draining = False
         self._backends = backends
         self._api_key = api_key
         self._clock = clock
         self._on_change = on_change
+        self._stall_seconds_max = stall_seconds_max
         self._http = HttpUpstream()
         self._metrics = Metrics()
+        self._under_way = UnderWay()
+        self._lines = Lines(backends, on_change)
 
         def identify(prefix: str) -> str:
             return prefix + "".join(chance.choices(ID_ALPHABET, k=24))
 
-        self._proxy = Proxy(
-            backends, upstream_of or (lambda _: self._http), clock, identify, on_change, stall_seconds_max
+        flights = Flights()
+        proxy = Proxy(upstream_of or (lambda _: self._http), self._lines, clock, identify)
+        relay = Relay(mesh, flights, clock) if mesh is not None else None
+        self._directory = Directory(backends, mesh, self._lines, proxy.speeds, flights)
+        self._dispatch = Dispatch(self._directory, proxy, relay, clock)
+        self._tunnels = TunnelServer(
+            functools.partial(self._dispatch.answer, only_here=True),
+            self._answering,
+            self.busy,
+            clock,
+            stall_seconds_max,
         )
 
     async def run(self, listener: socket.socket) -> None:
@@ -82,31 +98,31 @@ class Gateway:
         await serve(self.application(), listener)
 
     async def answer(self, stream: TunnelStream) -> None:
-        """Answer one request of another node's gateway, by this node's own backends; `run` must be running.
+        """Answer one question of another node's gateway, by this node's own backends; `run` must be running.
 
-        The stream remains the caller's to close. Returns also where the requester left. Raises PeerError
-        where it broke the protocol.
+        The stream remains the caller's to close. Returns also where the asker left. Raises PeerError where
+        it broke the protocol.
         """
-        raise PeerError("tunnels are not answered yet")
+        await self._tunnels.answer(stream)
 
     def offers(self) -> tuple[ServedOffer, ...]:
-        """What this node's own backends serve, for its advert."""
-        return tuple(
-            ServedOffer(offer_of(backend.model), isinstance(backend.condition, Ready) and not self._draining)
-            for backend in self._backends()
-        )
+        """What this node's own backends serve, for its advert; none is ready while it drains."""
+        ready = not self._dispatch.leaving
+        return tuple(replace(one, ready=one.ready and ready) for one in self._directory.offers())
 
     def busy(self) -> int:
         """Requests that this node's own backends are answering or have waiting."""
-        statistics = self.statistics()
-        return statistics.in_flight + statistics.queued
+        lines = [self._lines.of(backend) for backend in self._backends()]
+        return sum(line.in_flight + line.queued for line in lines)
 
     def drain(self) -> None:
-        """From now on other nodes are sent elsewhere, and own clients where somebody else can answer them."""
-        self._draining = True
+        """From now on other nodes are sent elsewhere, and own clients too where somebody else can answer."""
+        self._dispatch.leaving = True
+        self._tunnels.leaving = True
 
     async def wait_idle(self) -> None:
-        """Returns when no request is being answered, whoever asked."""
+        """Returns when no model is answering anybody."""
+        await self._under_way.wait_for_none()
 
     def statistics(self) -> GatewayStatistics:
         names = sorted({backend.model.name for backend in self._backends()} | set(self._metrics.totals))
@@ -119,11 +135,11 @@ class Gateway:
         )
 
     def _model_statistics(self, name: str) -> ModelStatistics:
-        line, totals = self._proxy.lines[name], self._metrics.totals[name]
+        lines, totals = self._lines.before(name), self._metrics.totals[name]
         return ModelStatistics(
             name=name,
-            in_flight=line.in_flight,
-            queued=line.queued,
+            in_flight=sum(line.in_flight for line in lines),
+            queued=sum(line.queued for line in lines),
             requests=totals.requests,
             prompt_tokens=totals.prompt_tokens,
             completion_tokens=totals.completion_tokens,
@@ -134,13 +150,8 @@ class Gateway:
         application.on_response_prepare.append(_allow_local_pages)
         application.cleanup_ctx.append(self._connections)
         route = application.router
-        for path, generation in GENERATIONS.items():
-            route.add_post(path, self._generating(generation))
-        for path, forwarding in FORWARDINGS.items():
-            route.add_post(path, self._forwarding(forwarding))
-        for path in ("/rerank", "/v1/reranking", "/reranking"):
-            route.add_post(path, self._forwarding(FORWARDINGS["/v1/rerank"]))
-        route.add_post("/v1/messages/count_tokens", self._count_tokens)
+        for path, asked in ROUTES.items():
+            route.add_post(path, self._asking(path, asked))
         for path in ("/v1/models", "/models"):
             route.add_get(path, self._models)
         route.add_get("/v1/models/{id:.+}", self._model)
@@ -154,37 +165,42 @@ class Gateway:
         yield
         await self._http.close()
 
-    def _generating(self, how: Generation) -> Handler:
+    def _asking(self, path: str, route: Route) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
-            return await self._proxy.generate(request, request[RECORD], how)
+            question = question_of(path, route, await read_body(request), request[RECORD])
+            reply = HttpReply(request, self._stall_seconds_max)
+            with self._under_way.one_more():
+                await self._dispatch.answer(question, reply)
+            return reply.response or web.Response(status=CLIENT_LEFT)
 
         return handle
 
-    def _forwarding(self, how: Forwarding) -> Handler:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            return await self._proxy.forward(request, request[RECORD], how)
-
-        return handle
-
-    async def _count_tokens(self, request: web.Request) -> web.StreamResponse:
-        return await self._proxy.count_tokens(request, request[RECORD])
+    @contextmanager
+    def _answering(self, record: RequestRecord) -> Generator[None]:
+        """Counts a question of another node."""
+        try:
+            with self._under_way.one_more():
+                yield
+        finally:
+            self._metrics.record(record, self._clock.monotonic())
+            self._on_change()
 
     async def _models(self, _: web.Request) -> web.StreamResponse:
-        return web.json_response(models.listing(self._backends()))
+        return web.json_response(models.listing(self._directory.rows(self._clock.monotonic())))
 
     async def _model(self, request: web.Request) -> web.StreamResponse:
-        name = request.match_info["id"]
+        chosen = choose(self._directory.standings(), request.match_info["id"])
+        rows = self._directory.rows(self._clock.monotonic())
         return web.json_response(
-            models.describe(choose(self._backends(), None if name == AUTOMATIC else name))
+            models.describe([row for row in rows if row.served.offer.name == chosen.name])
         )
 
     async def _health(self, _: web.Request) -> web.StreamResponse:
-        conditions = [backend.condition for backend in self._backends()]
-        ready = any(isinstance(condition, Ready) for condition in conditions)
-        coming = any(isinstance(condition, Loading | Restarting) for condition in conditions)
-        if coming and not ready:
+        known = [standing.readiness for standing in self._directory.standings()]
+        if Readiness.COMING in known and Readiness.READY not in known:
             return web.json_response({"status": "loading"}, status=503, headers={"Retry-After": "2"})
-        return web.json_response({"status": "ok" if ready or not conditions else "failed"})
+        well = Readiness.READY in known or not known
+        return web.json_response({"status": "ok" if well else "failed"})
 
     async def _exposition(self, _: web.Request) -> web.StreamResponse:
         body = self._metrics.exposition(self.statistics())
@@ -201,7 +217,7 @@ class Gateway:
             return response
         except MeshError as error:
             record.status = error.http_status
-            return _as_response(error, request.path)
+            return http_response(refusal(error, request.path))
         except asyncio.CancelledError:
             record.status = CLIENT_LEFT
             raise
@@ -246,16 +262,6 @@ def _endpoint_of(request: web.Request) -> str:
     """The route, not the path: strangers must not be able to invent label values."""
     resource = request.match_info.route.resource
     return resource.canonical if resource is not None else "other"
-
-
-def _as_response(error: MeshError, path: str) -> web.Response:
-    shape = anthropic_shape(error) if path.startswith("/v1/messages") else openai_shape(error)
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Unavailable) else {}
-    if error.http_status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return web.Response(
-        body=dump(shape), status=error.http_status, content_type="application/json", headers=headers
-    )
 
 
 def _preflight(request: web.Request) -> web.Response:

@@ -52,6 +52,8 @@ class TemplateAbilities:
 
     tools: bool
     system_role: bool
+    enforced_calls: bool = False
+    """Whether the engine itself can be trusted with a required call."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -10,6 +11,16 @@ from mesh_llm.gateway.exchange import Usage
 LATENCY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 """Seconds. Whole answers on a CPU take minutes, first tokens of long prompts tens of seconds."""
+
+
+class Way(StrEnum):
+    """How a question was answered, seen from this node."""
+
+    HERE = "here"
+    RELAYED = "relayed"
+    """By another node."""
+    SERVED = "served"
+    """Here, for a client of another node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,7 @@ class RequestRecord:
     model: str = ""
     status: int = 0
     first_token: float | None = None
+    way: Way = Way.HERE
     usage: Usage = field(default_factory=Usage)
 
 
@@ -56,6 +68,12 @@ class Metrics:
         registry = self._registry
         self._requests = Counter(
             "mesh_llm_requests", "Requests answered", ["model", "endpoint", "status"], registry=registry
+        )
+        self._ways = Counter(
+            "mesh_llm_answers",
+            "Answers of models: here, relayed to another node, served to another node's client",
+            ["model", "way"],
+            registry=registry,
         )
         self._prompt = Counter("mesh_llm_prompt_tokens", "Prompt tokens", ["model"], registry=registry)
         self._completion = Counter(
@@ -86,6 +104,7 @@ class Metrics:
         self._requests.labels(request.model, request.endpoint, str(request.status)).inc()
         if not request.model:
             return
+        self._ways.labels(request.model, request.way).inc()
         totals = self.totals[request.model]
         totals.requests += 1
         totals.prompt_tokens += request.usage.prompt_tokens

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from mesh_llm.core.errors import Unavailable
 from mesh_llm.core.limits import REQUESTS_WAITING_MAX
+from mesh_llm.gateway.backend import Backend
 
 FULL_RETRY_AFTER_S = 5
 
@@ -26,6 +27,11 @@ class Line:
     @property
     def queued(self) -> int:
         return len(self._waiting)
+
+    @property
+    def busy(self) -> int:
+        """Places taken and asked for."""
+        return self._taken + sum(wanted for turn, wanted in self._waiting if not turn.done())
 
     @asynccontextmanager
     async def place(self, places: int, wanted: int = 1) -> AsyncGenerator[None]:
@@ -81,3 +87,31 @@ class Line:
             turn, wanted = self._waiting.popleft()
             self._take(wanted)
             turn.set_result(None)
+
+
+class Lines:
+    """The line before each backend. Those of backends that are gone are forgotten once they are empty."""
+
+    def __init__(self, backends: Callable[[], Sequence[Backend]], on_change: Callable[[], None]) -> None:
+        self._backends = backends
+        self._on_change = on_change
+        self._lines: dict[int, tuple[Backend, Line]] = {}
+
+    def of(self, backend: Backend) -> Line:
+        found = self._lines.get(id(backend))
+        if found is None:
+            self._forget()
+            found = self._lines[id(backend)] = (backend, Line(self._on_change))
+        return found[1]
+
+    def before(self, model: str) -> list[Line]:
+        """All lines for a model: two servers of one name may stand behind one node."""
+        return [line for backend, line in self._lines.values() if backend.model.name == model]
+
+    def _forget(self) -> None:
+        known = {id(backend) for backend in self._backends()}
+        self._lines = {
+            key: (backend, line)
+            for key, (backend, line) in self._lines.items()
+            if key in known or line.busy or line.in_flight
+        }

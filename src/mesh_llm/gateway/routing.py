@@ -1,8 +1,11 @@
-"""Which backend answers a request: decided from names and conditions alone."""
+"""Which model a request means, and whether it can do what is asked: from names and conditions alone."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
 
 from mesh_llm.core.errors import EngineFailed, ModelNotFound, RequestRefused, Unavailable
+from mesh_llm.core.offers import ModelOffer, ServedOffer
 from mesh_llm.core.serving import (
     Condition,
     Endpoint,
@@ -14,27 +17,65 @@ from mesh_llm.core.serving import (
     Stopped,
 )
 from mesh_llm.gateway.backend import Backend
-from mesh_llm.gateway.offers import capabilities
+from mesh_llm.gateway.offers import offer_of
 
 AUTOMATIC = "auto"
 LOADING_RETRY_AFTER_S = 2
+NAMES_TOLD_MAX = 50
+"""In the refusal of an unknown one; `/v1/models` has them all."""
 
 
-def choose(backends: Sequence[Backend], requested: str | None, capability: str | None = None) -> Backend:
-    """The backend for the request's `model`; without one, or with `auto`, the largest that can answer now.
+class Readiness(IntEnum):
+    DOWN = 0
+    COMING = 1
+    READY = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A model somewhere in the mesh, and whether it can be asked."""
+
+    offer: ModelOffer
+    readiness: Readiness
+
+
+def standing_here(backend: Backend) -> Standing:
+    match backend.condition:
+        case Ready():
+            readiness = Readiness.READY
+        case Loading() | Restarting():
+            readiness = Readiness.COMING
+        case Failed() | Stopped():
+            readiness = Readiness.DOWN
+    return Standing(offer_of(backend.model), readiness)
+
+
+def standing_elsewhere(served: ServedOffer) -> Standing:
+    return Standing(served.offer, Readiness.READY if served.ready else Readiness.COMING)
+
+
+def choose(known: Sequence[Standing], requested: str | None, capability: str | None = None) -> ModelOffer:
+    """The request's `model`; without one, or with `auto`, the largest that can answer now.
 
     Raises ModelNotFound, with the known names, for any other.
     """
-    if not backends:
-        raise ModelNotFound("This node serves no model. Start it with `mesh-llm --model NAME`.")
+    if not known:
+        raise ModelNotFound("No model is served here. Start a node with `mesh-llm --model NAME`.")
+
+    def preference(standing: Standing) -> tuple[int, bool, int, str]:
+        """The model's name settles ties, so that the same question always goes to the same model."""
+        offer = standing.offer
+        return (standing.readiness, can(offer, capability), offer.bytes, offer.name)
+
     if requested is None or requested.strip().lower() in ("", AUTOMATIC):
-        return max(backends, key=lambda backend: _preference(backend, capability))
-    for fits in (_is_exactly, _is_like):
-        for backend in backends:
-            if fits(backend.model, requested.strip()):
-                return backend
-    known = ", ".join(sorted(backend.model.name for backend in backends))
-    raise ModelNotFound(f"There is no model `{requested}` here. Known: {known}.")
+        return max(known, key=preference).offer
+    for fits in (_is_name, _is_alias, _is_like):
+        fitting = [standing for standing in known if fits(standing.offer, requested.strip())]
+        if fitting:
+            return max(fitting, key=preference).offer
+    names = sorted({standing.offer.name for standing in known})
+    told = ", ".join(names[:NAMES_TOLD_MAX]) + (", ..." if len(names) > NAMES_TOLD_MAX else "")
+    raise ModelNotFound(f"There is no model `{requested}` here. Known: {told}.")
 
 
 def endpoint_of(model: ServedModel, condition: Condition) -> Endpoint:
@@ -61,38 +102,31 @@ def endpoint_of(model: ServedModel, condition: Condition) -> Endpoint:
             )
 
 
-def require(model: ServedModel, capability: str | None) -> None:
+def can(offer: ModelOffer, capability: str | None) -> bool:
+    return capability is None or capability in offer.capabilities
+
+
+def require(offer: ModelOffer, capability: str | None) -> None:
     """Raises RequestRefused where the model cannot do what the route is for."""
-    able = capabilities(model)
-    if capability is None or capability in able:
+    if can(offer, capability):
         return
     cure = "Name another model."
-    if capability == "embeddings" and "chat" in able:
+    if capability == "embeddings" and "chat" in offer.capabilities:
         cure = "Memory was too tight for them: free some, or start the node with a smaller --ctx-size."
     raise RequestRefused(
-        f"{model.name} does not do {capability}, only {', '.join(able)}. {cure}",
+        f"{offer.name} does not do {capability}, only {', '.join(offer.capabilities)}. {cure}",
         code="unsupported_model",
         parameter="model",
     )
 
 
-def _is_exactly(model: ServedModel, requested: str) -> bool:
-    return requested == model.name or requested in model.aliases
+def _is_name(offer: ModelOffer, requested: str) -> bool:
+    return requested == offer.name
 
 
-def _is_like(model: ServedModel, requested: str) -> bool:
-    return requested.lower() in (name.lower() for name in (model.name, *model.aliases))
+def _is_alias(offer: ModelOffer, requested: str) -> bool:
+    return requested in offer.aliases
 
 
-def _preference(backend: Backend, capability: str | None) -> tuple[int, bool, int, str]:
-    """The model's name settles ties, so that the same question always goes to the same model."""
-    model = backend.model
-    match backend.condition:
-        case Ready():
-            readiness = 2
-        case Loading() | Restarting():
-            readiness = 1
-        case Failed() | Stopped():
-            readiness = 0
-    can = capability is None or capability in capabilities(model)
-    return (readiness, can, model.bytes, model.name)
+def _is_like(offer: ModelOffer, requested: str) -> bool:
+    return requested.lower() in (name.lower() for name in (offer.name, *offer.aliases))

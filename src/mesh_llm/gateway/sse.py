@@ -9,6 +9,9 @@ from mesh_llm.gateway.json_values import dump
 EVENT_BYTES_MAX = 16 * 1024 * 1024
 """One event; the largest real ones are a token with its 20 likeliest rivals: kilobytes."""
 
+HELD_BYTES_MAX = 1024 * 1024
+"""Of an event that passes unread; a longer one goes out in pieces."""
+
 DONE = b"[DONE]"
 KEEP_ALIVE = b":\n\n"
 
@@ -50,6 +53,32 @@ class EventReader:
         if line.startswith(b"data:"):
             self._data.append(line[5:].removeprefix(b" "))
         return None  # `event:`, `id:` and `retry:` lines say nothing that the data does not
+
+
+class WholeEvents:
+    """Holds back the beginning of an event until its end is there: a stream shall break off between two.
+
+    No event is parsed, and chunks that end with an event pass as they are.
+    """
+
+    def __init__(self, held_bytes_max: int = HELD_BYTES_MAX) -> None:
+        self._held = b""
+        self._held_bytes_max = held_bytes_max
+
+    def feed(self, chunk: bytes) -> bytes:
+        if not self._held and chunk.endswith(b"\n\n"):
+            return chunk
+        held = self._held + chunk
+        end = max(held.rfind(b"\n\n") + 2, held.rfind(b"\n\r\n") + 3)
+        if end <= 2:  # neither was found
+            end = len(held) if len(held) > self._held_bytes_max else 0
+        self._held = held[end:]
+        return held[:end]
+
+    def finish(self) -> bytes:
+        """What has no end."""
+        held, self._held = self._held, b""
+        return held
 
 
 def encode(data: Any, event: str | None = None) -> bytes:

@@ -9,24 +9,34 @@ from mesh_llm.gateway.json_values import as_object
 from mesh_llm.gateway.upstream import Upstream
 
 UNKNOWN = TemplateAbilities(tools=True, system_role=True)
-"""For engines that are not llama-server: they handle tools or refuse them."""
+"""For an engine that does not say: it handles tools or refuses them."""
+
+WITHOUT_TEMPLATE = TemplateAbilities(tools=True, system_role=True, enforced_calls=True)
+"""For servers that speak OpenAI's API themselves."""
+
+ENGINES_MAX = 64
+"""Remembered; a restarted one has another address."""
 
 
 class Templates:
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Endpoint, TemplateAbilities]] = {}
+        self._known: dict[Endpoint, TemplateAbilities] = {}
 
-    async def abilities(self, model: str, endpoint: Endpoint, upstream: Upstream) -> TemplateAbilities:
+    async def abilities(self, endpoint: Endpoint, upstream: Upstream) -> TemplateAbilities:
         """Raises UpstreamLost when the engine is gone."""
-        known = self._known.get(model)
-        if known is not None and known[0] == endpoint:
-            return known[1]
+        if endpoint.dialect == "openai":
+            return WITHOUT_TEMPLATE
+        known = self._known.get(endpoint)
+        if known is not None:
+            return known
         async with upstream.send(endpoint, "/props", None) as answer:
             body = await answer.whole()
             if answer.status == 503:
                 raise read_engine_error(answer.status, body)
             abilities = read_abilities(body) if answer.status == 200 else UNKNOWN
-        self._known[model] = (endpoint, abilities)
+        self._known[endpoint] = abilities
+        if len(self._known) > ENGINES_MAX:
+            del self._known[next(iter(self._known))]
         return abilities
 
 

@@ -11,42 +11,52 @@ from mesh_llm.core.errors import EngineFailed, MeshError
 from mesh_llm.gateway.errors import read_stream_error
 from mesh_llm.gateway.exchange import Exchange, Usage
 from mesh_llm.gateway.json_values import Json, as_object
-from mesh_llm.gateway.sse import DONE, KEEP_ALIVE, Event, EventReader
+from mesh_llm.gateway.sse import DONE, KEEP_ALIVE, Event, EventReader, WholeEvents
 
 TAIL_BYTES = 4096
 """Holds the last chunk, `usage` and `timings` included (1.2 KB), and what ends a stream."""
 
 ERROR_START = b'data: {"error":'
-COUNTED = rb"prompt_tokens|completion_tokens|cached_tokens|cache_n|prompt_n|predicted_n"
+COUNTED = (
+    rb"prompt_tokens|completion_tokens|cached_tokens|cache_n|prompt_n|predicted_n|input_tokens|output_tokens"
+)
 COUNTS = re.compile(rb'"(' + COUNTED + rb')":\s*(\d+)')
 
 
 class Untouched:
-    """Passes bytes on and remembers only their end.
+    """Passes whole events on as they are and remembers only their end.
 
     `told` is an error that went through with them: the client knows it already.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._usage = exchange.usage
-        self._tail = b""
+    def __init__(self, usage: Usage) -> None:
+        self._usage = usage
+        self._events = WholeEvents()
+        self._begun = False
+        self.tail = b""
         self.told: MeshError | None = None
 
     @property
     def ended(self) -> bool:
         """Whether the engine said all it had to say."""
-        return self._tail.rstrip().endswith(DONE) or ERROR_START in self._tail
+        return self.tail.rstrip().endswith(DONE) or ERROR_START in self.tail
 
     def feed(self, chunk: bytes) -> bytes:
-        self._tail = (self._tail + chunk)[-TAIL_BYTES:]
-        return chunk
+        """Raises MeshError for an error that is the first thing said."""
+        events = self._events.feed(chunk)
+        if not self._begun and events:
+            self._begun = True
+            if events.startswith(ERROR_START):
+                raise _told_error(events[len(b"data: ") :])
+        self.tail = (self.tail + chunk)[-TAIL_BYTES:]
+        return events
 
     def finish(self) -> bytes:
-        start = self._tail.rfind(ERROR_START)
+        start = self.tail.rfind(ERROR_START)
         if start >= 0:
-            self.told = _told_error(self._tail[start + len(b"data: ") :])
-        read_counts(self._tail, self._usage)
-        return b""
+            self.told = _told_error(self.tail[start + len(b"data: ") :])
+        read_counts(self.tail, self._usage)
+        return self._events.finish()
 
 
 class Mended:
@@ -87,11 +97,13 @@ class Mended:
 
 
 def read_counts(end: bytes, usage: Usage) -> None:
-    """Takes token counts from the bytes of a last chunk; its `timings` serve where it has no `usage`."""
+    """Takes token counts from the bytes of a last chunk, in any dialect; its `timings` serve where it has no
+    `usage`."""
     counts = {name.decode(): int(value) for name, value in COUNTS.findall(end)}
-    prompt = counts.get("cache_n", 0) + counts.get("prompt_n", 0)
+    prompt = counts.get("input_tokens", counts.get("cache_n", 0) + counts.get("prompt_n", 0))
     usage.prompt_tokens = counts.get("prompt_tokens", prompt)
-    usage.completion_tokens = counts.get("completion_tokens", counts.get("predicted_n", 0))
+    answer = counts.get("output_tokens", counts.get("predicted_n", 0))
+    usage.completion_tokens = counts.get("completion_tokens", answer)
     usage.cached_tokens = counts.get("cached_tokens", counts.get("cache_n", 0))
 
 

@@ -98,7 +98,9 @@ class HttpUpstream:
     @asynccontextmanager
     async def send(self, endpoint: Endpoint, path: str, body: bytes | None) -> AsyncGenerator[UpstreamAnswer]:
         assert self._session is not None, "open() comes first"
-        headers = {"Authorization": f"Bearer {endpoint.api_key}", "Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json"}
+        if endpoint.api_key:
+            headers["Authorization"] = f"Bearer {endpoint.api_key}"
         method = "GET" if body is None else "POST"
         data = io.BytesIO(body) if body and len(body) > BODY_BYTES_AT_ONCE else body
         try:

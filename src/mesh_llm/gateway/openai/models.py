@@ -1,40 +1,77 @@
-"""`/v1/models`: what is served here, and how it is doing."""
+"""`/v1/models`: what is served here and on other nodes, and how it is doing. One entry a name."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+from mesh_llm.core.ids import NodeId, short
+from mesh_llm.core.offers import ModelOffer, ServedOffer
 from mesh_llm.core.serving import Condition, Failed, Loading, Ready, Restarting, Stopped
-from mesh_llm.gateway.backend import Backend
 from mesh_llm.gateway.json_values import Json
-from mesh_llm.gateway.offers import capabilities
+
+HERE = "here"
 
 
-def listing(backends: Sequence[Backend]) -> Json:
-    return {"object": "list", "data": [describe(backend) for backend in backends]}
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One server of a model."""
+
+    served: ServedOffer
+    node: NodeId | None
+    """None: this one."""
+    node_name: str
+    status: Json
+    busy: int
+
+    @property
+    def ready(self) -> bool:
+        return self.served.ready
 
 
-def describe(backend: Backend) -> Json:
-    model = backend.model
-    facts = model.facts
+def listing(rows: Sequence[Row]) -> Json:
+    names = dict.fromkeys(row.served.offer.name for row in rows)
+    return {"object": "list", "data": [describe(_named(rows, name)) for name in names]}
+
+
+def describe(rows: Sequence[Row]) -> Json:
+    """One model: the rows of its servers, this node's own first. What it is comes from the best of them."""
+    best = next((row for row in rows if row.ready), rows[0])
+    return {**_facts(best.served.offer), **best.status, "served_by": [_server(row) for row in rows]}
+
+
+def _named(rows: Iterable[Row], name: str) -> list[Row]:
+    return [row for row in rows if row.served.offer.name == name]
+
+
+def _facts(offer: ModelOffer) -> Json:
     return {
-        "id": model.name,
+        "id": offer.name,
         "object": "model",
-        "created": model.created,
+        "created": offer.created,
         "owned_by": "mesh-llm",
-        "aliases": list(model.aliases),
-        "context_length": model.context_length,
-        "context_length_trained": facts.context_length,
-        "size": model.bytes,
-        "parameters": facts.parameters,
-        "architecture": facts.architecture,
-        "quantisation": facts.quantisation,
-        "embedding_length": facts.embedding_length,
-        "slots": model.slots,
-        "capabilities": list(capabilities(model)),
-        **_status(backend.condition),
+        "aliases": list(offer.aliases),
+        "context_length": offer.context_length,
+        "context_length_trained": offer.context_length_trained,
+        "size": offer.bytes,
+        "parameters": offer.parameters,
+        "architecture": offer.architecture,
+        "quantisation": offer.quantisation,
+        "embedding_length": offer.embedding_length,
+        "slots": offer.slots,
+        "capabilities": list(offer.capabilities),
     }
 
 
-def _status(condition: Condition) -> Json:
+def _server(row: Row) -> Json:
+    return {
+        "node": HERE if row.node is None else short(row.node),
+        "name": row.node_name,
+        "status": row.status["status"],
+        "tokens_per_second": row.served.tokens_per_second,
+        "busy": row.busy,
+    }
+
+
+def status_here(condition: Condition) -> Json:
     match condition:
         case Ready():
             return {"status": "ready"}
@@ -46,3 +83,7 @@ def _status(condition: Condition) -> Json:
             return {"status": "failed", "reason": reason}
         case Stopped():
             return {"status": "stopped"}
+
+
+def status_elsewhere(served: ServedOffer) -> Json:
+    return {"status": "ready" if served.ready else "loading"}

@@ -4,13 +4,14 @@ A response is a row of output items: reasoning, a message, function calls. At mo
 one closes it. Every event carries its place (output_index, content_index) and its number.
 """
 
+import re
 from typing import Any
 
 from mesh_llm.core.errors import MeshError
 from mesh_llm.gateway.errors import openai_shape
 from mesh_llm.gateway.exchange import Identify
-from mesh_llm.gateway.json_values import Json, as_list, as_object, object_at, objects_at
-from mesh_llm.gateway.sse import encode
+from mesh_llm.gateway.json_values import Json, as_list, as_object, object_at, objects_at, parse_object
+from mesh_llm.gateway.sse import EventReader, encode
 
 ECHOED = (
     "instructions",
@@ -83,6 +84,12 @@ class ResponsesWriter:
         self._response |= {"status": "failed", "output": self._output}
         self._response["error"] = {"code": "server_error", "message": shape["message"]}
         return self._event("error", told) + self._event("response.failed", {"response": self._response})
+
+    def fail_as(self, response: Json, number: int, error: MeshError) -> bytes:
+        """As `failure`, for a response that another writer began, with the events from `number` on."""
+        self._response |= response
+        self._number = number
+        return self.failure(error)
 
     def answer(self) -> Json:
         return self._response
@@ -194,3 +201,23 @@ def _usage(usage: Json) -> Json:
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": usage["total_tokens"],
     }
+
+
+NUMBERED = re.compile(rb'"sequence_number":(\d{1,15})')
+
+
+def broken_off(start: bytes, end: bytes, error: MeshError) -> bytes:
+    """The last events of a stream that somebody else wrote: of its first bytes and its last, as the client
+    knows them. What it said in between stays said; the response does not repeat it."""
+    numbers = [int(number) for number in NUMBERED.findall(end)]
+    writer = ResponsesWriter({}, "", lambda prefix: prefix, 0)
+    return writer.fail_as(_response_in(start), max(numbers, default=-1) + 1, error)
+
+
+def _response_in(start: bytes) -> Json:
+    """Of the first event; empty where that is not what a writer of ours begins with."""
+    try:
+        events = [event for event in EventReader().feed(start) if event.data]
+        return object_at(parse_object(events[0].data), "response") if events else {}
+    except MeshError:
+        return {}

@@ -45,7 +45,7 @@ def prepare(body: Json, template: TemplateAbilities, identify: Identify) -> tupl
     tools = read_tools(body)
     choice = read_choice(body, tools)
     _refuse_logprobs(body, tools)
-    if not concern(body) or (template.tools and choice.mode != "required"):
+    if not concern(body) or (template.tools and (choice.mode != "required" or template.enforced_calls)):
         return _native(body, tools, choice), []
     plain = {name: value for name, value in body.items() if name not in ("tools", "tool_choice")}
     plain.pop("parallel_tool_calls", None)
