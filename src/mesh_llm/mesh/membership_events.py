@@ -50,8 +50,8 @@ class ReportOverdue:
 @dataclass(frozen=True, slots=True)
 class SuspicionExpired:
     node: NodeId
-    since: float
-    """When the suspicion began: a later one is another."""
+    suspicion: int
+    """Counted: a later one is another."""
 
 
 @dataclass(frozen=True, slots=True)
