@@ -9,28 +9,44 @@ from aiohttp.typedefs import Handler
 from mesh_llm.core.errors import AddressInUse
 from mesh_llm.core.loopback import host_name, is_loopback, is_loopback_origin
 from mesh_llm.runtime.listening import port_of
+from mesh_llm.runtime.web_connection import WebConnections
+
+BACKLOG = 128
+"""Connections that the operating system may hold until they are accepted: a burst of clients."""
 
 SHUTDOWN_S = 1.0
 """For answers under way when the node stops; the whole node has 5 s."""
 
 
 async def serve(application: web.Application, listener: socket.socket) -> None:
-    """Answer on `listener` until cancelled. A client that leaves cancels the handler of its request."""
+    """Answer on `listener` until cancelled. A client that leaves cancels the handler of its request; one that
+    only ends its own side is answered."""
+    connections = WebConnections()
+    connections.follow(application)
     runner = web.AppRunner(
         application, handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_S
     )
     await runner.setup()
+    server = None
     try:
-        await _start(runner, listener)
+        server = await _start(runner, connections, listener)
         await asyncio.Event().wait()
     finally:
+        if server is not None:
+            server.close()
         await asyncio.shield(runner.cleanup())
         listener.close()
 
 
-async def _start(runner: web.AppRunner, listener: socket.socket) -> None:
+async def _start(
+    runner: web.AppRunner, connections: WebConnections, listener: socket.socket
+) -> asyncio.Server:
+    handlers = runner.server
+    assert handlers is not None, "the runner has been set up"
     try:
-        await web.SockSite(runner, listener).start()
+        return await asyncio.get_running_loop().create_server(
+            lambda: connections.accept(handlers()), sock=listener, backlog=BACKLOG
+        )
     except OSError as error:  # two programs may reserve a port, one can listen
         port = port_of(listener)
         raise AddressInUse(
