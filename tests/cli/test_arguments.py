@@ -59,7 +59,7 @@ def test_every_flag_and_command_is_in_the_readme():
     promised = set(re.findall(r"(--[a-z][a-z-]+)", text))
     assert len(promised) > 10
     assert [flag for flag in sorted(promised) if f"`{flag}" not in README] == []
-    for command in ("download", "models", "gpus"):
+    for command in ("download", "models", "gpus", "status", "invite", "kick", "drop", "rotate-key"):
         assert f"mesh-llm {command}" in README
 
 

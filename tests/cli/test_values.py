@@ -3,7 +3,8 @@ from collections.abc import Callable
 
 import pytest
 
-from mesh_llm.cli.values import duration, node_name, relay
+from mesh_llm.cli.values import DURATION_SECONDS_MAX, duration, node_name, relay
+from mesh_llm.mesh.invites import TTL_SECONDS_MAX
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,13 @@ def test_a_duration_is_a_number_with_one_unit(text: str, seconds: int):
 )
 def test_anything_else_is_no_duration(text: str):
     with pytest.raises(argparse.ArgumentTypeError, match="30m, 12h or 7d"):
+        duration(text)
+
+
+@pytest.mark.parametrize("text", ["366d", "999999d", "8761h"])
+def test_nothing_lasts_longer_than_an_invite_may(text: str):
+    assert DURATION_SECONDS_MAX == TTL_SECONDS_MAX == duration("365d")
+    with pytest.raises(argparse.ArgumentTypeError, match="longer than a year"):
         duration(text)
 
 

@@ -12,6 +12,9 @@ NAME_LENGTH_MAX = 63
 
 DURATION_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
+DURATION_SECONDS_MAX = 365 * DURATION_SECONDS["d"]
+"""As the mesh bounds its invites; its module takes longer to import than a command may."""
+
 
 def whole(what: str, low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
@@ -43,7 +46,10 @@ def duration(text: str) -> int:
     """Seconds."""
     if not re.fullmatch(r"[1-9][0-9]{0,5}[smhd]", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no duration: write for example 30m, 12h or 7d")
-    return int(text[:-1]) * DURATION_SECONDS[text[-1]]
+    seconds = int(text[:-1]) * DURATION_SECONDS[text[-1]]
+    if seconds > DURATION_SECONDS_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is longer than a year: write for example 30m, 12h or 7d")
+    return seconds
 
 
 def relay(text: str) -> str:

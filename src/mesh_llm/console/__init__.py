@@ -1,1 +1,1 @@
-"""What the node is doing, for people to look at. Changes nothing; no part knows of it."""
+"""What the node is doing, for people to look at, and the few verbs that change it, for who holds its key."""
