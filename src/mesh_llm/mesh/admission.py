@@ -20,7 +20,7 @@ from mesh_llm.mesh.invites import SKEW_SECONDS_MAX, TTL_SECONDS_DEFAULT, TTL_SEC
 from mesh_llm.mesh.joining import Admitted, Declined, JoinRequest, refused
 from mesh_llm.mesh.ledger import INVITES_MAX, IssuedInvite, Ledger, UsedInvite
 from mesh_llm.mesh.notices import Effect, NoticeAccepted, NoticeReceived, Notices, expulsion, revocation
-from mesh_llm.mesh.signatures import NodeKey
+from mesh_llm.mesh.signatures import NODE_BYTES, NodeKey
 from mesh_llm.mesh.transport import PeerError
 
 
@@ -107,12 +107,14 @@ class Admission:
 
     def kick(self, node: NodeId, members: Iterable[bytes], now: float) -> list[Effect]:
         """Throw a node out. `members` are the certificates of all that are known, checked by `judge` before:
-        those whom the node let in stay. Raises RequestRefused for this node itself."""
+        those whom the node let in stay. Raises RequestRefused for this node itself, and for what is no id."""
         if node == self.me:
             raise RequestRefused(
                 "A node does not kick itself: stop it to leave the mesh; `mesh-llm rotate-key` replaces "
                 "its key."
             )
+        if not re.fullmatch(f"[0-9a-f]{{{2 * NODE_BYTES}}}", node):
+            raise RequestRefused("A node's id has 64 hexadecimal digits: `mesh-llm status` shows them.")
         standings = tuple(certificates.verified(certificate) for certificate in members)
         effects = self._expel(node, descendants(node, standings), now)
         for standing in standings:
@@ -170,14 +172,15 @@ class Admission:
 
     def _admit(self, invite: Invite, sender: NodeId, now: float) -> bytes:
         """The sender's certificate. Raises InviteRefused."""
+        if not invite.once:
+            return self._vouch(invite, sender, now)
         for used in self._ledger.used:
-            if used.id == invite.id and used.node == sender:
-                return used.certificate
-            if used.id == invite.id:
+            if used.id == invite.id and used.node != sender:
                 raise refused(InviteFault.USED)
+            if used.id == invite.id:
+                return used.certificate
         certificate = self._vouch(invite, sender, now)
-        if invite.once:
-            self._spend(invite, sender, certificate, now)
+        self._spend(invite, sender, certificate, now)
         return certificate
 
     def _vouch(self, invite: Invite, sender: NodeId, now: float) -> bytes:

@@ -1,5 +1,6 @@
 """Small private files of the home: written whole or not at all, and never readable by others."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -25,7 +26,8 @@ def replace_private(path: Path, data: bytes) -> None:
             f"{path} cannot be written: {error.strerror}. Make room there, or give another --home."
         ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

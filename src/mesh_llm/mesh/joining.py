@@ -16,7 +16,7 @@ from mesh_llm.mesh import bounded, certificates, invites
 from mesh_llm.mesh.certificates import CERTIFICATE_BYTES_MAX, Standing
 from mesh_llm.mesh.invites import Invite
 from mesh_llm.mesh.ledger import MEMBERS_MAX, Ledger
-from mesh_llm.mesh.notices import NOTICE_BYTES_MAX, NOTICES_MAX
+from mesh_llm.mesh.notices import NOTICE_BYTES_MAX, NOTICES_MAX, Notices
 from mesh_llm.mesh.transport import FRAME_BYTES_MAX, PeerError
 
 JOIN_REQUEST_BYTES_MAX = 64 * 1024
@@ -122,10 +122,12 @@ def decode_answer(frame: bytes) -> Admitted | Declined:
 
 
 def welcomed(answer: Admitted, invite: Invite, me: NodeId) -> Standing:
-    """What this node is now. Raises PeerError where the certificate is not what the invite promised."""
+    """What this node is now. Raises PeerError where the certificate is not what the invite promised, or a
+    notice is damaged: then the rest of the answer is worth nothing either."""
     standing = certificates.verified(answer.certificate)
     if standing.mesh != invite.mesh or standing.node != me:
         raise PeerError("The door gave a certificate of another mesh or for another node.")
+    Notices(standing.mesh, answer.notices)
     return standing
 
 

@@ -209,7 +209,8 @@ class Notices:
         """`known` are this node's own records. Raises PeerError where they are damaged."""
         self._mesh = mesh
         self._held: dict[bytes, tuple[Notice, bytes]] = {}
-        """By hash: what it says, and its bytes."""
+        """By identity: what it says, and its bytes."""
+        self._digest: int | None = None
         for notice in known:
             self.handle(NoticeReceived(notice, None))
 
@@ -225,13 +226,17 @@ class Notices:
             raise PeerError("A notice of another mesh.")
         data = bounded.encode(envelope)
         self._held[notice.id] = (notice, data)
+        self._digest = None
         if self._dropped(notice) is notice:
             return []
         return [Forward(data, event.sender), NoticeAccepted(notice)]
 
     def digest(self) -> int:
         """64 bits that are the same on nodes which hold the same notices."""
-        return int.from_bytes(hashlib.sha256(b"".join(sorted(self._held))).digest()[:8], "big")
+        if self._digest is None:
+            hashed = hashlib.sha256(b"".join(sorted(self._held))).digest()
+            self._digest = int.from_bytes(hashed[:8], "big")
+        return self._digest
 
     def all(self) -> tuple[bytes, ...]:
         """For a full exchange, and for the record."""

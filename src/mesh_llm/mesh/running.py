@@ -40,7 +40,9 @@ def only_node_of(home: Path) -> Generator[None]:
     """Holds the home. Raises RequestRefused where another node has it."""
     lock = _lock(home)
     try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock.acquire(timeout=LOOK_SECONDS)
+        (home / RUNNING_FILE).unlink(missing_ok=True)  # of one that was killed
     except Timeout:
         raise RequestRefused(
             f"Another node runs in {home}. Give this one a home of its own with --home."
@@ -83,5 +85,4 @@ def _held(home: Path) -> bool:
 
 
 def _lock(home: Path) -> FileLock:
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     return FileLock(home / LOCK_FILE, mode=0o600, thread_local=False)
