@@ -64,7 +64,9 @@ class CarriedConnection:
         self._streams: Mailbox[FramedStream] = Mailbox(STREAMS_OF_MEMBER_MAX)
         self._datagrams: Mailbox[bytes] = Mailbox(DATAGRAMS_WAITING_MAX)
         self._ended = asyncio.Event()
+        self._all_taken_in = asyncio.Event()
         self._reason: str | None = None
+        self._closed_here = False
         self._ping: tuple[int, float] = (0, 0.0)
         self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS_KEPT)
         carrier.allow_pipes(STREAMS_OF_STRANGER_MAX)
@@ -117,7 +119,16 @@ class CarriedConnection:
         return self._reason or ""
 
     def close(self, reason: str) -> None:
+        if self._reason is not None:
+            return
+        self._closed_here = True
         self._end(reason)
+        for stream in self._open:
+            stream.interrupt(reason)
+        self._streams.close(reason)
+        self._streams.empty()
+        self._datagrams.empty()
+        self._all_taken_in.set()
 
     async def run(self) -> None:
         """Serve the connection until it has ended and the peer knows."""
@@ -129,11 +140,10 @@ class CarriedConnection:
                 carrier=self._watch_carrier(),
             ):
                 await self._ended.wait()
+                await self._all_taken_in.wait()
         finally:
-            self._end("this node has stopped")
+            self.close("this node has stopped")
             await self._carrier.close(self._reason or "")
-            for stream in tuple(self._open):
-                await stream.close()
 
     async def _begun(self, kind: Kind) -> FramedStream:
         if self._reason is not None:
@@ -142,12 +152,15 @@ class CarriedConnection:
         self._note_use()
         try:
             async with asyncio.timeout(CONNECT_SECONDS_MAX):
-                return await self._begun_on(await self._carrier.open_pipe(), kind)
+                return await self._begun_on(await self._open_pipe(), kind)
         except TimeoutError:
             raise Unreachable(f"{short(self.peer)} takes no more streams now") from None
         finally:
             self._opening -= 1
             self._note_use()
+
+    async def _open_pipe(self) -> Pipe:
+        return await self._carrier.open_pipe()
 
     async def _begun_on(self, pipe: Pipe, kind: Kind) -> FramedStream:
         stream = self._adopt(pipe)
@@ -159,6 +172,7 @@ class CarriedConnection:
         return stream
 
     async def _accept_streams(self) -> None:
+        """Until the connection has ended, and then those that came before its end."""
         async with asyncio.TaskGroup() as tasks:
             with suppress(Unreachable):
                 while True:
@@ -169,6 +183,9 @@ class CarriedConnection:
                         tasks.create_task(self._introduce(stream), name="stream preamble")
                     else:
                         await pipe.abort()
+        await self._ended.wait()
+        self._streams.close(self._reason or "")
+        self._all_taken_in.set()
 
     @property
     def _streams_of_peer_max(self) -> int:
@@ -188,7 +205,7 @@ class CarriedConnection:
         stream = FramedStream(pipe, self.peer, self._let_go)
         self._open.add(stream)
         self._note_use()
-        if self._reason is not None:
+        if self._closed_here and self._reason is not None:
             stream.interrupt(self._reason)
         return stream
 
@@ -233,18 +250,14 @@ class CarriedConnection:
             await asyncio.sleep(GUARD_SECONDS)
             before, heard = heard, self._carrier.packets_received
             silent_looks = silent_looks + 1 if heard == before else 0
-        self._end(f"{short(self.peer)} has been silent for {SILENCE_SECONDS_MAX:.0f} s")
+        self.close(f"{short(self.peer)} has been silent for {SILENCE_SECONDS_MAX:.0f} s")
 
     async def _watch_carrier(self) -> None:
         self._end(await self._carrier.wait_ended())
 
     def _end(self, reason: str) -> None:
-        """The first reason counts."""
-        if self._reason is not None:
-            return
-        self._reason = reason
-        self._streams.close(reason)
-        self._datagrams.close(reason)
-        for stream in self._open:
-            stream.interrupt(reason)
-        self._ended.set()
+        """The first reason counts. What the peer finished before it left may still be read."""
+        if self._reason is None:
+            self._reason = reason
+            self._datagrams.close(reason)
+            self._ended.set()

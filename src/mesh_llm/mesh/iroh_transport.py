@@ -72,17 +72,30 @@ _CLOSED_BY_PEER = re.compile(r"closed by peer: (.*) \(code \d+\)", re.DOTALL)
 
 
 class IrohPipe:
-    """`streams.Pipe` over a bidirectional stream."""
+    """`streams.Pipe` over a bidirectional stream.
 
-    def __init__(self, stream: iroh.BiStream, finished: "deque[iroh.SendStream]") -> None:
+    A read runs in a task of its own, which outlives who waits for it: iroh throws bytes away where a read is
+    cancelled in the moment when they come.
+    """
+
+    def __init__(
+        self, stream: iroh.BiStream, finished: "deque[iroh.SendStream]", tasks: asyncio.TaskGroup
+    ) -> None:
         self._sending = stream.send()
         self._receiving = stream.recv()
         self._finished = finished
         self._is_finished = False
+        self._tasks = tasks
+        self._reading: asyncio.Task[bytes | Unreachable] | None = None
 
     async def read(self, size: int) -> bytes:
-        with _unreachable():
-            return await self._receiving.read(size)
+        if self._reading is None:
+            self._reading = self._tasks.create_task(self._read(size))
+        piece = await asyncio.shield(self._reading)
+        self._reading = None
+        if isinstance(piece, Unreachable):
+            raise piece
+        return piece
 
     async def write(self, data: bytes) -> None:
         with _unreachable():
@@ -96,6 +109,7 @@ class IrohPipe:
         self._finished.append(self._sending)
 
     async def abort(self) -> None:
+        await self.done(b"")  # nothing can be stopped while something reads
         with suppress(*Failures):
             if not self._is_finished:
                 await self._sending.reset(CLOSE_CODE)
@@ -103,16 +117,25 @@ class IrohPipe:
             await self._receiving.stop(CLOSE_CODE)
 
     async def done(self, rest: bytes) -> None:
-        pass  # both halves have ended: iroh forgets the stream with these objects
+        """iroh forgets a stream whose halves have both ended."""
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def _read(self, size: int) -> bytes | Unreachable:
+        try:
+            return await self._receiving.read(size)
+        except Failures as error:
+            return Unreachable(_said(error))
 
 
 class IrohCarrier:
     """`carrier.Carrier` over a connection."""
 
-    def __init__(self, connection: iroh.Connection, dialled: bool) -> None:
+    def __init__(self, connection: iroh.Connection, dialled: bool, tasks: asyncio.TaskGroup) -> None:
         self.peer = NodeId(connection.remote_id().to_bytes().hex())
         self.dialled = dialled
         self._connection = connection
+        self._tasks = tasks
         self._finished: deque[iroh.SendStream] = deque(maxlen=FINISHED_KEPT)
         connection.set_max_concurrent_uni_streams(0)
 
@@ -122,11 +145,11 @@ class IrohCarrier:
 
     async def open_pipe(self) -> IrohPipe:
         with _unreachable():
-            return IrohPipe(await self._connection.open_bi(), self._finished)
+            return IrohPipe(await self._connection.open_bi(), self._finished, self._tasks)
 
     async def accept_pipe(self) -> IrohPipe:
         with _unreachable():
-            return IrohPipe(await self._connection.accept_bi(), self._finished)
+            return IrohPipe(await self._connection.accept_bi(), self._finished, self._tasks)
 
     def allow_pipes(self, count: int) -> None:
         self._connection.set_max_concurrent_bi_streams(count)
@@ -158,6 +181,7 @@ class IrohTransport:
     def __init__(self, endpoint: iroh.Endpoint, tasks: asyncio.TaskGroup) -> None:
         self.me = NodeId(endpoint.id().to_bytes().hex())
         self._endpoint = endpoint
+        self._tasks = tasks
         self._connections = Connections(tasks)
         self._handshakes = 0
         tasks.create_task(self._take_connections(), name="iroh accepts")
@@ -201,13 +225,18 @@ class IrohTransport:
 
     async def close(self) -> None:
         await self._connections.close("the node has left")
-        await self._endpoint.close()
+        with suppress(TimeoutError):  # iroh waits 3 s for those who do not answer
+            async with asyncio.timeout(GOODBYE_SECONDS_MAX):
+                await self._endpoint.close()
 
     async def _connected(self, peer: NodeId, addresses: Addresses) -> Connection:
-        identity = iroh.EndpointId.from_bytes(bytes.fromhex(peer))
+        try:
+            identity = iroh.EndpointId.from_bytes(bytes.fromhex(peer))
+        except ValueError:
+            raise Unreachable(f"{short(peer)} is no node id: those are 64 hexadecimal digits") from None
         address = iroh.EndpointAddr(identity, addresses.relay, list(addresses.direct))
-        carrier = IrohCarrier(await self._endpoint.connect(address, ALPN), dialled=True)
-        return self._connections.adopt(carrier)
+        connection = await self._endpoint.connect(address, ALPN)
+        return self._connections.adopt(IrohCarrier(connection, True, self._tasks))
 
     async def _take_connections(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -224,7 +253,7 @@ class IrohTransport:
             with suppress(TimeoutError, *Failures):
                 async with asyncio.timeout(HANDSHAKE_SECONDS_MAX):
                     connection = await (await incoming.accept()).connect()
-                self._connections.arrived(IrohCarrier(connection, dialled=False))
+                self._connections.arrived(IrohCarrier(connection, False, self._tasks))
         finally:
             self._handshakes -= 1
 

@@ -1,4 +1,4 @@
-"""Things that have arrived, for whoever comes to take them; once closed, whoever waits is told why."""
+"""Things that have arrived, for whoever comes to take them; once closed and empty, it tells them why."""
 
 from collections import deque
 from typing import Generic, TypeVar
@@ -16,10 +16,6 @@ class Mailbox(Generic[Item]):
         self._closed: str | None = None
         self._arrived = Bell()
 
-    @property
-    def full(self) -> bool:
-        return len(self._items) >= self._capacity
-
     def put(self, item: Item) -> Item | None:
         """Returns the oldest item where there is no room for both."""
         self._items.append(item)
@@ -27,18 +23,20 @@ class Mailbox(Generic[Item]):
         return self._items.popleft() if len(self._items) > self._capacity else None
 
     async def take(self) -> Item:
-        """Raises Unreachable once closed. A cancelled take loses nothing."""
-        while True:
+        """Raises Unreachable once closed and empty. A cancelled take loses nothing."""
+        while not self._items:
             if self._closed is not None:
                 raise Unreachable(self._closed)
-            if self._items:
-                return self._items.popleft()
             await self._arrived.wait_for_ring()
+        return self._items.popleft()
 
-    def close(self, reason: str) -> list[Item]:
-        """Returns what nobody has taken."""
+    def close(self, reason: str) -> None:
+        """What has arrived may still be taken."""
         self._closed = self._closed or reason
-        left = list(self._items)
-        self._items.clear()
         self._arrived.ring()
-        return left
+
+    def empty(self) -> list[Item]:
+        """Take all there is."""
+        items = list(self._items)
+        self._items.clear()
+        return items

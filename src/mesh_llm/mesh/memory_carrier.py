@@ -47,9 +47,9 @@ class MemoryPipe:
 
     async def read(self, size: int) -> bytes:
         while not self._unread:
-            self._check(self._broken)
             if self._finished_there:
                 return b""
+            self._check(self._broken)
             await self._changed.wait_for_ring()
         piece = bytes(self._unread[:size])
         del self._unread[:size]
