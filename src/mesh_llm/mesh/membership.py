@@ -5,8 +5,8 @@ Own evidence goes before hearsay. A member is ALIVE as long as it answers: each 
 Ack); one that does not answer is asked through three others (PingRequest, PingReport); one that is silent
 even so is SUSPECT, asked each second, and after three seconds DEAD. Any message from it, or a report that it
 has answered, makes it ALIVE. Hearing that a member is suspect or dead, or that a dead one lives, only makes
-this node ask for itself, so a liar costs a few datagrams and buries nobody. LEFT alone is believed on hearing,
-because it is signed by who left; it ends with a message of a later incarnation.
+this node ask for itself, so a liar costs a few datagrams and buries nobody. LEFT alone is believed on
+hearing, because it is signed by who left; it ends with a message of a later incarnation.
 
 What can never happen: this node in its own roster; an incarnation that goes back; a stranger that hearsay
 alone made a member (`WantAdvert` first, then AdvertHeld).

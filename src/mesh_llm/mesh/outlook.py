@@ -92,7 +92,8 @@ class Outlook:
         return True
 
     def change(self, member: Member, health: Health) -> None:
-        member = replace(member, health=health, since=self.now)
+        signature = member.signature if health is Health.LEFT else b""
+        member = replace(member, health=health, since=self.now, signature=signature)
         self.put(member)
         self.do(MemberChanged(member))
         self.pass_on(member.node)

@@ -125,7 +125,7 @@ class Prober:
             outlook.change(member, Health.ALIVE)
 
     def reported(self, helper: NodeId, sequence: int, target: NodeId) -> None:
-        if self._relays.was_sent(sequence, target, helper, self._outlook.now):
+        if self._relays.reported(sequence, target, helper, self._outlook.now):
             self.answered(target)
 
     def ack_overdue(self, sequence: int) -> None:

@@ -1,21 +1,26 @@
 """Asking others to ask: whom this node sent to whom, and for whom it asks itself."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mesh_llm.core.ids import NodeId
 
 PATIENCE_S = 5.0
 """A report later than this says nothing of today."""
+REPORTS_NEEDED = 2
+"""Of three helpers: one liar among them cannot keep a dead node alive. Of fewer helpers one must do."""
 ASKERS_MAX = 1000
 """Of one node: all members at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Errand:
     target: NodeId
-    helpers: frozenset[NodeId]
     at: float
+    silent: set[NodeId]
+    """Helpers that have not reported yet."""
+    missing: int
+    """Reports until the target counts as living."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +35,19 @@ class Relays:
     _errands: dict[int, _Errand] = field(default_factory=dict[int, _Errand])
     _favours: dict[NodeId, list[Favour]] = field(default_factory=dict[NodeId, list[Favour]])
 
-    def sent(self, sequence: int, target: NodeId, helpers: Iterable[NodeId], now: float) -> None:
-        self._errands[sequence] = _Errand(target, frozenset(helpers), now)
+    def sent(self, sequence: int, target: NodeId, helpers: Sequence[NodeId], now: float) -> None:
+        needed = REPORTS_NEEDED if len(helpers) > REPORTS_NEEDED else 1
+        self._errands[sequence] = _Errand(target, now, set(helpers), needed)
 
-    def was_sent(self, sequence: int, target: NodeId, helper: NodeId, now: float) -> bool:
-        """Whether a report of that is one that this node asked for."""
+    def reported(self, sequence: int, target: NodeId, helper: NodeId, now: float) -> bool:
+        """Whether enough of those that were asked have reported by now that the target answered."""
         errand = self._errands.get(sequence)
-        return (
-            errand is not None
-            and errand.target == target
-            and helper in errand.helpers
-            and now - errand.at <= PATIENCE_S
-        )
+        if errand is None or errand.target != target or now - errand.at > PATIENCE_S:
+            return False
+        if helper in errand.silent:
+            errand.silent.remove(helper)
+            errand.missing -= 1
+        return errand.missing <= 0
 
     def promise(self, target: NodeId, favour: Favour) -> None:
         favours = self._favours.setdefault(target, [])
