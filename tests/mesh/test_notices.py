@@ -6,6 +6,7 @@ import pytest
 from mesh_llm.mesh import notices as module
 from mesh_llm.mesh.notices import (
     BATCH_BYTES_MAX,
+    LONG_NOTICES_MAX,
     NOTICE_BYTES_MAX,
     SPARED_MAX,
     Expulsion,
@@ -159,6 +160,18 @@ def test_beyond_the_limit_the_notices_of_the_most_senior_stay(monkeypatch: pytes
     assert one.digest() == other.digest()
     dropped = next(notice for notice in junior if notice not in one.all())
     assert one.handle(received(dropped)) == []
+
+
+def test_long_expulsions_are_limited_more_tightly_than_short_ones():
+    everybody = [Random(number).randbytes(32).hex() for number in range(SPARED_MAX)]
+    long = [expulsion(key(3), THIRD.certificate, key(4).node, everybody, NOW + n) for n in range(70)]
+    short = [expulsion(key(3), THIRD.certificate, key(4).node, [], NOW + n) for n in range(70)]
+    one, other = (
+        Notices(FOUNDER.mesh, [*long, *short]),
+        Notices(FOUNDER.mesh, [*reversed(short), *long[::-1]]),
+    )
+    assert len(one.all()) == LONG_NOTICES_MAX + 70
+    assert one.digest() == other.digest()
 
 
 def test_batches_fit_into_frames_and_lose_nothing():

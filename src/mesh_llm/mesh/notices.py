@@ -34,6 +34,10 @@ SPARED_MAX = 1000
 NOTICES_MAX = 1000
 """Of each kind. Beyond, those of the most senior issuers stay: they are what the others answer to."""
 
+SPARED_OFTEN = 32
+LONG_NOTICES_MAX = 64
+"""Of the expulsions that spare more than that many: a member with bad intent fills 4 MiB, not 64."""
+
 BATCH_BYTES_MAX = FRAME_BYTES_MAX // 2
 """Of notices in one frame."""
 
@@ -171,6 +175,10 @@ def decode_batch(frame: bytes) -> tuple[bytes, ...]:
     return bounded.decode(frame, tuple[bytes, ...], bytes_max=FRAME_BYTES_MAX, what="A batch of notices")
 
 
+def _is_long(notice: Notice) -> bool:
+    return isinstance(notice, Expulsion) and len(notice.spared) > SPARED_OFTEN
+
+
 def _sealed(key: NodeKey, kind: _Kind, body: _Body) -> bytes:
     data = bounded.encode(body)
     return bounded.encode(_Envelope(kind, data, key.sign(_DOMAINS[kind], data)))
@@ -257,8 +265,12 @@ class Notices:
 
     def _dropped(self, added: Notice) -> Notice | None:
         """Keeps the set within its limit."""
-        alike = [notice for notice, _ in self._held.values() if type(notice) is type(added)]
-        if len(alike) <= NOTICES_MAX:
+        alike = [
+            notice
+            for notice, _ in self._held.values()
+            if type(notice) is type(added) and _is_long(notice) == _is_long(added)
+        ]
+        if len(alike) <= (LONG_NOTICES_MAX if _is_long(added) else NOTICES_MAX):
             return None
         worst = max(alike, key=lambda notice: (notice.by.depth, notice.id))
         del self._held[worst.id]
