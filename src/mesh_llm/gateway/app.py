@@ -112,8 +112,11 @@ class Gateway:
 
     def busy(self) -> int:
         """Requests that this node's own backends are answering or have waiting."""
-        lines = [self._lines.of(backend) for backend in self._backends()]
-        return sum(line.in_flight + line.queued for line in lines)
+        return sum(self._lines.of(backend).busy for backend in self._backends())
+
+    def busy_with(self, model: str) -> int:
+        """Requests that this node is answering with one model, or has waiting for it."""
+        return sum(line.busy for line in self._lines.before(model))
 
     def drain(self) -> None:
         """From now on other nodes are sent elsewhere, and own clients too where somebody else can answer."""

@@ -26,14 +26,14 @@ class Flights:
             del self._under_way[node]
 
     def heard(self, node: NodeId, busy: int, now: float) -> None:
+        """It said so with an answer; what it has from here is known better here."""
         self._heard.pop(node, None)
-        self._heard[node] = (busy, now)
+        self._heard[node] = (max(0, busy - self._under_way[node]), now)
         if len(self._heard) > HEARD_MAX:
             del self._heard[next(iter(self._heard))]
 
     def busy(self, server: RemoteServer, now: float) -> int:
-        """What it said last or what it has from here, whichever is more."""
-        told, when = self._heard.get(server.node, (server.busy, now))
-        if now - when > FRESH_S:
-            told = server.busy
-        return max(told, self._under_way[server.node])
+        """What it has of others and of this node; of an old advert only the sum is known."""
+        own = self._under_way[server.node]
+        others, when = self._heard.get(server.node, (0, float("-inf")))
+        return others + own if now - when <= FRESH_S else max(server.busy, own)

@@ -128,7 +128,7 @@ class TunnelServer:
             except PeerError:
                 record.status = 400
                 raise
-        await stream.finish()
+            await stream.finish()
 
     def _admit(self, head: QuestionHead, peer: NodeId) -> None:
         if head.path not in ROUTES:
