@@ -75,6 +75,8 @@ class Membership:
         self._genuine = genuine
         self._from_view: set[NodeId] = set()
         """Whose adverts are wanted because of a full exchange: no news to the others."""
+        self._met: set[NodeId] = set()
+        """Gone or unknown until lately, and not asked since: their views may be wholly others."""
         self._gossiping = False
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -232,6 +234,7 @@ class Membership:
         self._outlook.forget(node)
         self.busy_of.pop(node, None)
         self._from_view.discard(node)
+        self._met.discard(node)
 
     def _gossip(self) -> None:
         outlook = self._outlook
@@ -260,30 +263,32 @@ class Membership:
                 self._hear(sender, news)
 
     def _receive_first_hand(self, sender: NodeId, message: Ping | Ack) -> None:
-        met = self._meet(sender, message.incarnation)
+        self._meet(sender, message.incarnation)
         member = self.member(sender)
         if member is not None and member.health.living:
             self.busy_of[sender] = message.busy
             self._hear_version(sender, message.version, sender)
-            self._compare(sender, message.digest, met=met and isinstance(message, Ack))
+            self._compare(sender, message)
         self._hear(sender, message.news)
         if isinstance(message, Ping):
             correction = self._correction(sender, message)
             self._outlook.send(sender, Ack(message.sequence, *self._outlook.first_hand(correction)))
 
-    def _meet(self, sender: NodeId, incarnation: int = -1) -> bool:
-        """It spoke, so it lives. Whether it was gone or unknown until now.
-
-        A leave ends with a message that is surely later, not with one that it overtook."""
+    def _meet(self, sender: NodeId, incarnation: int = -1) -> None:
+        """It spoke, so it lives. A leave ends with a message that is surely later, not with one that it
+        overtook."""
         member = self.member(sender)
         if member is None:
-            return self._outlook.admit(sender, max(0, incarnation), 0)
+            if self._outlook.admit(sender, max(0, incarnation), 0):
+                self._met.add(sender)
+            return
         if incarnation > member.incarnation:
             self._outlook.put(replace(member, incarnation=incarnation))
         elif member.health is Health.LEFT:
-            return False
+            return
+        if not member.health.living:
+            self._met.add(sender)
         self._prober.answered(sender)
-        return not member.health.living
 
     def _correction(self, sender: NodeId, said: Ping) -> News | None:
         """A node that has restarted does not know what it was before: others do."""
@@ -293,9 +298,12 @@ class Membership:
         behind = member.incarnation > said.incarnation or member.version > said.version
         return member.news if behind or not member.health.living else None
 
-    def _compare(self, sender: NodeId, digest: bytes, *, met: bool) -> None:
+    def _compare(self, sender: NodeId, said: Ping | Ack) -> None:
         outlook = self._outlook
-        if digest == outlook.digest:
+        met = isinstance(said, Ack) and sender in self._met
+        if met:
+            self._met.discard(sender)
+        if said.digest == outlook.digest:
             outlook.comparison.agreed(outlook.now)
         elif outlook.comparison.differed(outlook.now, met=met):
             outlook.do(Synchronise(sender))
