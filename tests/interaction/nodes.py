@@ -51,6 +51,10 @@ class Node:
     async def url(self) -> str:
         return f"http://127.0.0.1:{(await self.wait_for(lambda line: 'api_port' in line))['api_port']}"
 
+    async def invite(self) -> str:
+        """The token that it prints once it can be reached."""
+        return (await self.wait_for(lambda line: "invite" in line))["invite"]
+
     async def console_url(self) -> str:
         line = await self.wait_for(lambda line: "console_port" in line)
         return f"http://127.0.0.1:{line['console_port']}"

@@ -18,7 +18,7 @@ from mesh_llm.models.gguf.facts import read_file_facts
 from mesh_llm.models.library import Library
 from mesh_llm.models.places import ModelPlaces
 from mesh_llm.models.shelf import StoredModel
-from mesh_llm.node import measure_machine
+from mesh_llm.node.own_models import measure_machine
 from mesh_llm.planner.capacity import memory_for_models
 from mesh_llm.planner.fit import Fit, Wish, fit, least
 

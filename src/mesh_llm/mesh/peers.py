@@ -57,7 +57,7 @@ class Household(Protocol):
         """How this node introduces itself."""
         ...
 
-    def welcome(self, peer: NodeId, hello: bytes) -> FastPath | None:
+    def welcome(self, peer: NodeId, greeting: bytes) -> FastPath | None:
         """Raises Refused or PeerError where the peer may not be in. Returns its offer of a fast path."""
         ...
 
@@ -72,6 +72,10 @@ class Household(Protocol):
         ...
 
     def receive(self, peer: NodeId, datagram: bytes) -> None: ...
+
+    def refused(self, peer: NodeId, reason: str) -> None:
+        """A member whom this node dialled does not take it for one."""
+        ...
 
     def lost(self, peer: NodeId, reason: str) -> None:
         """The last connection to a member has ended, other than by being idle."""
@@ -96,11 +100,12 @@ class Peers:
         return f"<Peers {', '.join(short(peer) for peer in self._connections)}>"
 
     async def run(self) -> None:
-        """Let peers in until cancelled."""
+        """Let peers in until cancelled, or until the transport has been closed."""
         async with asyncio.TaskGroup() as self._tasks:
-            while True:
-                connection = await self._transport.accept()
-                self._tasks.create_task(self._receive(connection), name=f"from {short(connection.peer)}")
+            with contextlib.suppress(Unreachable):
+                while True:
+                    connection = await self._transport.accept()
+                    self._tasks.create_task(self._receive(connection), name=f"from {short(connection.peer)}")
 
     def connected(self) -> tuple[NodeId, ...]:
         return tuple(self._connections)
@@ -129,16 +134,6 @@ class Peers:
         finally:
             self._let_go(peer)
 
-    @asynccontextmanager
-    async def stranger(self, peer: NodeId, addresses: Addresses) -> AsyncGenerator[Stream]:
-        """A JOIN stream to a door, on a connection of its own. Raises Unreachable."""
-        connection = await self._transport.connect(peer, addresses)
-        try:
-            async with connection.stream(Kind.JOIN) as stream:
-                yield stream
-        finally:
-            connection.close(IDLE)
-
     def close(self, peer: NodeId, reason: str) -> None:
         """Ends the connection to a peer, if there is one: it is dead, or out of the mesh."""
         connection = self._connections.pop(peer, None)
@@ -161,8 +156,10 @@ class Peers:
                 return known
             try:
                 connection = await self._dial(peer)
-            except (Unreachable, Refused):
+            except (Unreachable, Refused) as error:
                 self._redial_at[peer] = self._clock.monotonic() + REDIAL_SECONDS_MAX
+                if isinstance(error, Refused):
+                    self._household.refused(peer, str(error))
                 raise
             self._tasks.create_task(self._serve(connection), name=f"with {short(peer)}")
             return connection

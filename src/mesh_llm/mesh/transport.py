@@ -45,6 +45,7 @@ class Kind(IntEnum):
     GOSSIP = 3
     NOTICE = 4
     TUNNEL = 5
+    RECORDS = 6
 
 
 VERSIONS: dict[Kind, int] = dict.fromkeys(Kind, 1)

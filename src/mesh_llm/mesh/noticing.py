@@ -1,0 +1,89 @@
+"""How notices travel: each new one to everybody connected, and all of them where two members' sets differ.
+
+What a notice means is decided in `admission.py`; this only carries. Counterpart: the same on other members.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from mesh_llm.core.ids import NodeId, short
+from mesh_llm.mesh.admission import Admission
+from mesh_llm.mesh.gossiping import EXCHANGE_SECONDS_MAX, NOT_TODAY
+from mesh_llm.mesh.notices import Effect, NoticeReceived, decode_batch, encode_batches
+from mesh_llm.mesh.peers import Peers
+from mesh_llm.mesh.transport import Kind, Stream
+
+DIGEST_BYTES = 8
+
+
+class Noticing:
+    def __init__(self, admission: Admission, peers: Peers, perform: Callable[[list[Effect]], None]) -> None:
+        self._admission = admission
+        self._peers = peers
+        self._perform = perform
+        self._tasks: asyncio.TaskGroup
+
+    def begin(self, tasks: asyncio.TaskGroup) -> None:
+        self._tasks = tasks
+
+    def forward(self, notice: bytes, besides: NodeId | None) -> None:
+        for peer in self._peers.connected():
+            if peer != besides:
+                self._tasks.create_task(self._tell(peer, notice), name=f"notice to {short(peer)}")
+
+    def reconcile(self, peer: NodeId) -> None:
+        self._tasks.create_task(self._reconcile(peer), name=f"records with {short(peer)}")
+
+    async def take(self, stream: Stream) -> None:
+        """A member's NOTICE stream. Raises PeerError, Unreachable."""
+        await self._receive(stream)
+        await stream.finish()
+
+    async def answer(self, stream: Stream) -> None:
+        """A member's RECORDS stream: each side says its digest; where they differ, this side gives all that
+        it holds, and the other what of its own was not among that. Raises PeerError, Unreachable."""
+        theirs = await stream.receive()
+        await stream.send(self._digest())
+        if theirs != self._digest():
+            await self._send(stream, self._admission.notices.all())
+        await stream.finish()
+        await self._receive(stream)
+
+    async def _tell(self, peer: NodeId, notice: bytes) -> None:
+        with suppress(*NOT_TODAY):
+            async with self._stream(peer, Kind.NOTICE) as stream:
+                await self._send(stream, (notice,))
+                await stream.finish()
+                await stream.receive()  # its end: all has arrived
+
+    async def _reconcile(self, peer: NodeId) -> None:
+        with suppress(*NOT_TODAY):
+            async with self._stream(peer, Kind.RECORDS) as stream:
+                await stream.send(self._digest())
+                theirs = await stream.receive()
+                if theirs is not None and theirs != self._digest():
+                    given = await self._receive(stream)
+                    await self._send(stream, self._admission.notices.besides(given))
+                await stream.finish()
+                await stream.receive()
+
+    async def _receive(self, stream: Stream) -> list[bytes]:
+        given: list[bytes] = []
+        while (frame := await stream.receive()) is not None:
+            for notice in decode_batch(frame):
+                self._perform(self._admission.handle(NoticeReceived(notice, stream.peer)))
+                given.append(notice)
+        return given
+
+    async def _send(self, stream: Stream, notices: tuple[bytes, ...]) -> None:
+        for frame in encode_batches(notices):
+            await stream.send(frame)
+
+    def _digest(self) -> bytes:
+        return self._admission.notices.digest().to_bytes(DIGEST_BYTES, "big")
+
+    @asynccontextmanager
+    async def _stream(self, peer: NodeId, kind: Kind) -> AsyncGenerator[Stream]:
+        async with asyncio.timeout(EXCHANGE_SECONDS_MAX), self._peers.stream(peer, kind) as stream:
+            yield stream

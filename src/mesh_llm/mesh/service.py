@@ -1,0 +1,382 @@
+"""This node as a member of its mesh: the machines, wired to one another and to the network.
+
+Peers see it as `peers.Household`; the node asks it who else is there, opens tunnels through it, and hands it
+what a person wants (invite, revoke, kick). Policy is in the machines: `admission.py`, `membership.py`,
+`adverts.py`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass
+from random import Random
+
+from mesh_llm.core.ids import MeshId, NodeId, short
+from mesh_llm.core.offers import ServedOffer
+from mesh_llm.mesh import hello, joining
+from mesh_llm.mesh.admission import Admission
+from mesh_llm.mesh.advert import DOMAIN as ADVERT_DOMAIN
+from mesh_llm.mesh.advert import Advert
+from mesh_llm.mesh.adverts import Adverts, OwnChanged
+from mesh_llm.mesh.gossiping import Gossiping
+from mesh_llm.mesh.hello import Hello, Refusal
+from mesh_llm.mesh.invites import Door
+from mesh_llm.mesh.joining import Admitted
+from mesh_llm.mesh.leaving import signed_leave
+from mesh_llm.mesh.ledger import KnownMember, Ledger
+from mesh_llm.mesh.membership import Membership
+from mesh_llm.mesh.membership_events import Doubted, Expelled, Introduced, Leaving, Member, RecordsChanged
+from mesh_llm.mesh.notices import Effect as NoticeEffect
+from mesh_llm.mesh.notices import Forward, NoticeAccepted
+from mesh_llm.mesh.noticing import Noticing
+from mesh_llm.mesh.peers import Peers
+from mesh_llm.mesh.signatures import NodeKey
+from mesh_llm.mesh.transport import (
+    Addresses,
+    FastPath,
+    Kind,
+    PeerError,
+    Refused,
+    Stream,
+    Transport,
+)
+from mesh_llm.runtime.bell import Bell
+from mesh_llm.runtime.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+INTRODUCTIONS_APART_S = 15.0
+"""The address book speaks again this often: whoever was forgotten, or met nobody, is found in the end."""
+
+ADVERTS_APART_S = 1.0
+"""Between two versions of this node's own advert: each goes to everybody."""
+
+RECORDS_APART_S = 5.0
+"""Between two writes of the address book. What admission decides is written at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What this node says of itself, besides what the mesh knows anyway."""
+
+    name: str
+    role: str
+    program_version: str
+    memory_bytes: int = 0
+    models: tuple[ServedOffer, ...] = ()
+    on_disk: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """Another member, as this node sees it now."""
+
+    member: Member
+    advert: Advert
+    busy: int
+    """Requests it is answering, as it said last."""
+    round_trip_s: float | None
+    connected: bool
+
+
+class Mesh:
+    def __init__(
+        self,
+        key: NodeKey,
+        ledger: Ledger,
+        transport: Transport,
+        *,
+        clock: Clock,
+        chance: Random,
+        keep: Callable[[Ledger], None],
+        describe: Callable[[], Description],
+        answer_tunnel: Callable[[Stream], Awaitable[None]],
+        busy: Callable[[], int],
+        changes: Bell,
+    ) -> None:
+        """`keep` writes the ledger to the home. `describe` is asked again whenever `changes` rings, and
+        `changes` is rung when members come, go or change. `busy`: requests answered here now."""
+        self._key = key
+        self._clock = clock
+        self._chance = chance
+        self._keep = keep
+        self._describe = describe
+        self._answer_tunnel = answer_tunnel
+        self._changes = changes
+        self._transport = transport
+        self._admission = Admission(key, ledger)
+        self._members = {member.node: member for member in ledger.members}
+        self._members_changed = False
+        self._started = int(clock.epoch())
+        self._peers = Peers(transport, self, clock)
+        self._noticing = Noticing(self._admission, self._peers, self._perform)
+        self._shut_out: set[NodeId] = set()
+        """Members that say this node is none."""
+        self.removed = asyncio.Event()
+        """Set when nobody is left who takes this node for a member."""
+        self._gossiping = Gossiping(
+            Membership(key.node, chance, incarnation=self._started),
+            Adverts(key.node, chance, self._sign_advert, self._admit_advert),
+            self._peers,
+            clock,
+            busy,
+            self._member_changed,
+            self._advert_changed,
+            self._noticing.reconcile,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Mesh {short(self.id)} as {short(self.me)}>"
+
+    @property
+    def me(self) -> NodeId:
+        return self._key.node
+
+    @property
+    def id(self) -> MeshId:
+        return self._admission.mesh
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where others may reach this node."""
+        return self._transport.addresses
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            self._gossiping.begin(tasks)
+            self._noticing.begin(tasks)
+            self._gossiping.tell(RecordsChanged(self._admission.notices.digest().to_bytes(8, "big")))
+            try:
+                tasks.create_task(self._peers.run(), name="peers")
+                tasks.create_task(self._describe_self(), name="advert")
+                tasks.create_task(self._introduce(), name="introductions")
+                tasks.create_task(self._keep_records(), name="records")
+                await asyncio.Event().wait()
+            finally:
+                self._gossiping.end()
+
+    async def leave(self) -> None:
+        """Tell the others, and close what is open. `run` may be cancelled after it."""
+        membership = self._gossiping.membership
+        self._gossiping.tell(Leaving(signed_leave(self._key, membership.incarnation)))
+        self._write()
+        await self._transport.close()
+
+    # -- for the node and its gateway ----------------------------------------------------------------------
+
+    def neighbours(self) -> tuple[Neighbour, ...]:
+        """Every other living member that has said what it is."""
+        machine = self._gossiping.membership
+        connected = set(self._peers.connected())
+        found: list[Neighbour] = []
+        for node in sorted(set(machine.living()) - self._shut_out):
+            member, advert = machine.member(node), self._gossiping.adverts.get(node)
+            if member is not None and advert is not None:
+                found.append(
+                    Neighbour(
+                        member,
+                        advert,
+                        machine.busy_of.get(node, 0),
+                        self._peers.round_trip_s(node),
+                        node in connected,
+                    )
+                )
+        return tuple(found)
+
+    def tunnel(self, node: NodeId) -> AbstractAsyncContextManager[Stream]:
+        """A stream that the node's gateway answers. Raises Unreachable, Refused."""
+        return self._peers.stream(node, Kind.TUNNEL)
+
+    def doubt(self, node: NodeId) -> None:
+        """A request to the node failed: see whether it lives."""
+        self._gossiping.tell(Doubted(node))
+
+    # -- what a person may want ----------------------------------------------------------------------------
+
+    def invite(self, ttl_s: int, *, once: bool = False) -> str:
+        """A new token. Raises RequestRefused."""
+        token = self._admission.invite(
+            self._doors(), self._clock.epoch(), self._chance, ttl_s=ttl_s, once=once
+        )
+        self._write()
+        return token
+
+    def revoke(self, text: str) -> None:
+        """`text` is a token or an invite's id. Raises InviteRefused."""
+        self._perform(self._admission.revoke(text, self._clock.epoch()))
+
+    def kick(self, node: NodeId) -> None:
+        """Throw a member out. Raises RequestRefused."""
+        certificates = [member.certificate for member in self._members.values()]
+        self._perform(self._admission.kick(node, certificates, self._clock.epoch()))
+
+    # -- peers.Household -----------------------------------------------------------------------------------
+
+    def hello(self, fast_path: FastPath | None) -> bytes:
+        version = self._describe().program_version
+        return hello.encode_hello(
+            Hello(self._admission.certificate, version, fast_path, addresses=self._transport.addresses)
+        )
+
+    def welcome(self, peer: NodeId, greeting: bytes) -> FastPath | None:
+        said = hello.decode_hello(greeting)
+        refusal = self._admission.judge(said.certificate, peer)
+        if refusal is not None:
+            raise Refused(refusal.message)
+        self._shut_out.discard(peer)
+        self._remember(peer, said.certificate, said.addresses)
+        self._gossiping.tell(Introduced((peer,)))
+        return said.fast_path
+
+    def refused(self, peer: NodeId, reason: str) -> None:
+        if Refusal.of(reason) is not Refusal.EXPELLED or peer in self._shut_out:
+            return
+        logger.warning("%s says that this node was removed from the mesh", self.name_of(peer))
+        self._shut_out.add(peer)
+        if not self.neighbours():
+            self.removed.set()
+        self._changes.ring()
+
+    def addresses_of(self, peer: NodeId) -> Addresses:
+        """All that is known: an address may be stale, and more of them cost one packet each."""
+        advert, known = self._gossiping.adverts.get(peer), self._members.get(peer)
+        told = [advert.addresses] if advert else []
+        told += [known.addresses] if known else []
+        direct = tuple(dict.fromkeys(address for each in told for address in each.direct))
+        return Addresses(direct, next((each.relay for each in told if each.relay), None))
+
+    async def admit(self, stream: Stream) -> None:
+        request = await stream.receive()
+        if request is None:
+            raise PeerError("a request to join that says nothing")
+        answer = self._admission.answer(joining.decode_request(request), stream.peer, self._clock.epoch())
+        if isinstance(answer, Admitted):
+            self._write()
+            logger.info("%s has joined the mesh", short(stream.peer))
+        await stream.send(joining.encode_answer(answer))
+        await stream.finish()
+
+    async def answer(self, stream: Stream) -> None:
+        match stream.kind:
+            case Kind.GOSSIP:
+                await self._gossiping.answer(stream)
+            case Kind.NOTICE:
+                await self._noticing.take(stream)
+            case Kind.RECORDS:
+                await self._noticing.answer(stream)
+            case Kind.TUNNEL:
+                await self._answer_tunnel(stream)
+            case Kind.HELLO | Kind.JOIN:
+                raise PeerError("an introduction in the middle of a conversation")
+
+    def receive(self, peer: NodeId, datagram: bytes) -> None:
+        self._gossiping.receive(peer, datagram)
+
+    def lost(self, peer: NodeId, reason: str) -> None:
+        logger.debug("the connection to %s has ended: %s", short(peer), reason)
+        self.refused(peer, reason)
+        self._gossiping.tell(Doubted(peer))
+
+    # ------------------------------------------------------------------------------------------------------
+
+    def names(self) -> dict[NodeId, str]:
+        """Every other member that is known, living or not."""
+        adverts = {node: self._gossiping.adverts.get(node) for node in self._members}
+        return {node: advert.name if advert else "" for node, advert in adverts.items()}
+
+    def name_of(self, node: NodeId) -> str:
+        advert = self._gossiping.adverts.get(node)
+        return f"{advert.name} ({short(node)})" if advert and advert.name else short(node)
+
+    def _perform(self, effects: list[NoticeEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case Forward(notice, besides):
+                    self._noticing.forward(notice, besides)
+                case NoticeAccepted():
+                    self._judge_anew()
+                    self._write()
+
+    def _judge_anew(self) -> None:
+        """After an expulsion may have come: who is no member any more is cut off at once."""
+        self._gossiping.tell(RecordsChanged(self._admission.notices.digest().to_bytes(8, "big")))
+        for node, member in list(self._members.items()):
+            refusal = self._admission.judge(member.certificate, node)
+            if refusal is not None:
+                logger.info("%s was removed from the mesh", self.name_of(node))
+                del self._members[node]
+                self._gossiping.tell(Expelled(node))
+                self._peers.close(node, refusal.message)
+        self._changes.ring()
+
+    def _sign_advert(self, body: bytes) -> bytes:
+        return self._key.sign(ADVERT_DOMAIN, body)
+
+    def _admit_advert(self, advert: Advert) -> None:
+        refusal = self._admission.judge(advert.certificate, advert.node)
+        if refusal is not None:
+            raise PeerError(f"An advert of no member: {refusal.message}.")
+
+    def _member_changed(self, member: Member) -> None:
+        if not member.health.living:
+            self._peers.close(member.node, member.health.name.lower())
+        logger.info("%s is %s", self.name_of(member.node), member.health.name.lower())
+        self._changes.ring()
+
+    def _advert_changed(self, advert: Advert) -> None:
+        self._remember(advert.node, advert.certificate, advert.addresses)
+        self._changes.ring()
+
+    def _remember(self, node: NodeId, certificate: bytes, addresses: Addresses) -> None:
+        self._members[node] = KnownMember(node, certificate, addresses, int(self._clock.epoch()))
+        self._members_changed = True
+
+    def _doors(self) -> list[Door]:
+        """This node, and some that live."""
+        others = [neighbour for neighbour in self.neighbours() if neighbour.advert.role != "client"]
+        doors = [Door(each.advert.node, each.advert.addresses) for each in others]
+        return [Door(self.me, self._transport.addresses), *doors]
+
+    async def _describe_self(self) -> None:
+        told: tuple[Description, Addresses] | None = None
+        while True:
+            now = (self._describe(), self._transport.addresses)
+            if now != told:
+                told = now
+                self._gossiping.tell_adverts(OwnChanged(self._advert(*now)))
+            await asyncio.sleep(ADVERTS_APART_S)
+            with suppress(TimeoutError):  # addresses change without a bell
+                async with asyncio.timeout(RECORDS_APART_S):
+                    await self._changes.wait_for_ring()
+
+    def _advert(self, said: Description, addresses: Addresses) -> Advert:
+        return Advert(
+            self.me,
+            0,
+            name=said.name,
+            program_version=said.program_version,
+            role=said.role,
+            addresses=addresses,
+            certificate=self._admission.certificate,
+            memory_bytes=said.memory_bytes,
+            models=said.models,
+            on_disk=said.on_disk,
+            started=self._started,
+        )
+
+    async def _introduce(self) -> None:
+        while True:
+            self._gossiping.tell(Introduced(tuple(self._members)))
+            await asyncio.sleep(INTRODUCTIONS_APART_S)
+
+    async def _keep_records(self) -> None:
+        while True:
+            await asyncio.sleep(RECORDS_APART_S)
+            if self._members_changed:
+                self._write()
+
+    def _write(self) -> None:
+        self._members_changed = False
+        self._keep(self._admission.ledger.with_members(tuple(self._members.values())))

@@ -1,0 +1,58 @@
+"""What a person may ask of a running node: `console.verbs.Verbs`, done by the parts that it concerns."""
+
+from functools import partial
+
+from mesh_llm.console.whom import find_node
+from mesh_llm.core.errors import RequestRefused
+from mesh_llm.engine.supervisor import DROP_SECONDS_MAX
+from mesh_llm.gateway.app import Gateway
+from mesh_llm.mesh.service import Mesh
+from mesh_llm.node.own_models import OwnModels
+from mesh_llm.node.settings import NodeSettings
+from mesh_llm.runtime.bell import Bell
+from mesh_llm.runtime.draining import drained
+
+
+class NodeVerbs:
+    def __init__(
+        self,
+        settings: NodeSettings,
+        models: OwnModels,
+        mesh: Mesh | None,
+        gateway: Gateway,
+        changes: Bell,
+    ) -> None:
+        """`changes` rings whenever the gateway has become more or less busy."""
+        self._settings = settings
+        self._models = models
+        self._mesh = mesh
+        self._gateway = gateway
+        self._changes = changes
+
+    async def invite(self, *, once: bool, ttl_s: int | None) -> str:
+        return self._member().invite(ttl_s or self._settings.invite_ttl_s, once=once)
+
+    async def revoke(self, text: str) -> None:
+        self._member().revoke(text)
+
+    async def kick(self, text: str) -> str:
+        mesh = self._member()
+        node = find_node(text, mesh.names())
+        name = mesh.name_of(node)
+        mesh.kick(node)
+        return name
+
+    async def drop(self, model: str) -> str:
+        supervisor = self._models.find(model)
+        name = supervisor.model.name
+        busy = partial(self._gateway.busy_with, name)
+        until_unused = partial(drained, busy, self._changes, DROP_SECONDS_MAX)
+        await supervisor.drop(f"{name} was dropped", until_unused)
+        return name
+
+    def _member(self) -> Mesh:
+        if self._mesh is None:
+            raise RequestRefused(
+                "This node is in no mesh: start it with --model, --endpoint, --client or --join."
+            )
+        return self._mesh
