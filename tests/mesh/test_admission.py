@@ -145,6 +145,17 @@ def test_what_a_kicked_node_had_rightly_said_of_others_stands():
     assert is_in(third, at=third)
 
 
+def test_who_kicks_back_does_not_say_again_that_it_is_out_itself():
+    """Said by itself it would never be void."""
+    first = founder()
+    second, third = let_in(first, 2), let_in(first, 3)
+    tell(third.kick(second.me, certificates_of([second]), NOW), [first, second])
+    tell(second.kick(third.me, certificates_of([third]), NOW), [first])
+    tell(first.kick(third.me, certificates_of([third]), NOW), [second])
+    assert not any(expulsion.own for expulsion in first.notices.expulsions())
+    assert not is_in(third, at=first)
+
+
 def test_a_kicked_node_kicks_nobody():
     first = founder()
     second, third = let_in(first, 2), let_in(first, 3)

@@ -1,7 +1,44 @@
-import pytest
+from collections.abc import Callable
+from contextlib import suppress
 
-from mesh_llm.mesh import bounded
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh_llm.mesh import bounded, certificates, hello, joining, notices
 from mesh_llm.mesh.transport import PeerError
+
+DECODERS: list[Callable[[bytes], object]] = [
+    certificates.verified,
+    notices.decode_notice,
+    notices.decode_batch,
+    hello.decode_hello,
+    joining.decode_request,
+    joining.decode_answer,
+]
+FIELDS = [
+    "certificate",
+    "program_version",
+    "fast_path",
+    "advert",
+    "addresses",
+    "direct",
+    "relay",
+    "token",
+    "notices",
+    "adverts",
+    "fault",
+    "message",
+]
+LEAVES = st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats() | st.text()
+VALUES = st.recursive(
+    LEAVES
+    | st.binary(max_size=70)
+    | st.binary(min_size=16, max_size=16)
+    | st.binary(min_size=32, max_size=32),
+    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.sampled_from(FIELDS), inner),
+)
 
 
 def test_too_many_bytes_are_not_read_at_all():
@@ -23,3 +60,11 @@ def test_what_went_in_comes_out():
         "a",
         "b",
     )
+
+
+@given(VALUES, st.sampled_from(DECODERS))
+def test_well_formed_nonsense_is_read_or_refused_and_nothing_else(
+    value: object, decode: Callable[[bytes], object]
+):
+    with suppress(PeerError):
+        decode(msgspec.msgpack.encode(value))

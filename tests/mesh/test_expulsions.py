@@ -118,6 +118,18 @@ def test_what_a_node_said_before_it_replaced_its_key_stands():
     assert out([expelled(second, third), expelled(second, second)], [first, second, third]) == [1, 2]
 
 
+def test_a_node_that_came_in_twice_does_not_undo_its_own_words_by_replacing_its_key():
+    first = founder()
+    third = let_in(first, 3)
+    senior, junior, other = let_in(first, 2), let_in(third, 2), let_in(third, 4)
+    assert out([expelled(junior, other), expelled(senior, senior)], [first, third, other]) == [2]
+
+
+def test_nobody_is_spared_by_the_notice_that_removes_it():
+    members = line(1, 2, 3)
+    assert out([expelled(members[0], members[1], members[1])], members) == [1, 2]
+
+
 def test_a_stolen_key_cannot_let_anybody_in_after_it_was_replaced():
     first = founder()
     victim = let_in(first, 2)

@@ -1,5 +1,6 @@
 import base64
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,6 +113,12 @@ def test_an_expired_token_can_still_be_read():
     assert read(TOKEN).expires < LAST
 
 
+def sealed(body: bytes) -> str:
+    """A token with any body, signed as the founder does."""
+    data = len(body).to_bytes(2, "big") + body + key(1).sign(b"mesh-llm invite 1\0", body)
+    return "mesh1" + base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
 def remade(**changes) -> str:
     parts = {
         "key": key(1),
@@ -129,6 +136,13 @@ def test_a_token_signed_by_somebody_else_than_its_issuer_is_damaged():
     stranger = key(2)
     token = remade(key=stranger, doors=[Door(stranger.node, Addresses())])
     assert refusal(token).fault is InviteFault.MALFORMED
+
+
+def test_a_token_whose_first_door_is_not_its_makers_is_damaged():
+    elsewhere = [bytes.fromhex(key(2).node), [], None]
+    fields = [bytes(16), FOUNDER.certificate, [elsewhere], int(NOW), int(NOW) + 60, False]
+    body = msgspec.msgpack.encode(fields)
+    assert refusal(sealed(body)).fault is InviteFault.MALFORMED
 
 
 def test_a_token_names_few_doors_and_a_single_use_one_only_its_issuers():
@@ -165,10 +179,5 @@ def test_no_noise_under_a_good_signature_is_an_invite():
 
     body = base64.urlsafe_b64decode(TOKEN[5:] + "=" * (-len(TOKEN[5:]) % 4))[2:-64]
 
-    def sealed(data: bytes) -> object:
-        data = data[:60_000]
-        signed = len(data).to_bytes(2, "big") + data + key(1).sign(b"mesh-llm invite 1\0", data)
-        return parse("mesh1" + base64.urlsafe_b64encode(signed).rstrip(b"=").decode(), NOW)
-
-    assert sealed(body) == parse(TOKEN, NOW)
-    assert survives(sealed, [body], InviteRefused) > 3000
+    assert sealed(body) == TOKEN
+    assert survives(lambda data: parse(sealed(data[:60_000]), NOW), [body], InviteRefused) > 3000

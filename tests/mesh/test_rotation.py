@@ -124,6 +124,15 @@ def test_killed_after_the_record_was_written_the_next_start_ends_it(tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == [RECORD_FILE, KEY_FILE]
 
 
+def test_a_rotation_that_was_killed_is_ended_before_the_next_one(tmp_path: Path):
+    first, second = line(1, 2)
+    home_of(second, 2, tmp_path, [first])
+    replace_private(tmp_path / NEXT_KEY_FILE, key(9).seed)
+    save_ledger(tmp_path, rotated(second.ledger, key(2), key(9), NOW))
+    assert rotate_key(tmp_path, Random(9), NOW).old == key(9).node
+    assert len(verified(started(tmp_path).certificate).chain) == 4
+
+
 def test_a_damaged_record_ends_no_rotation(tmp_path: Path):
     _, second = line(1, 2)
     home_of(second, 2, tmp_path, [])
