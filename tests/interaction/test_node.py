@@ -62,7 +62,7 @@ async def test_two_files_of_one_name_are_refused_and_one_file_twice_is_served_on
 async def test_a_signal_stops_everything_also_during_an_answer(
     store: Path, tmp_path: Path, how: signal.Signals
 ):
-    async with started(store, tmp_path, "--model", MODEL) as node:
+    async with started(store, tmp_path, "--model", MODEL, "--drain", "0") as node:
         url = await node.url()
         await chat_until_ready(url)
         family = node.descendants()

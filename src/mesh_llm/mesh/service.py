@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 INTRODUCTIONS_APART_S = 15.0
 """The address book speaks again this often: whoever was forgotten, or met nobody, is found in the end."""
 
-ADVERTS_APART_S = 1.0
+ADVERTS_APART_S = 0.5
 """Between two versions of this node's own advert: each goes to everybody."""
 
 RECORDS_APART_S = 5.0
@@ -309,6 +309,8 @@ class Mesh:
                 del self._members[node]
                 self._gossiping.tell(Expelled(node))
                 self._peers.close(node, refusal.message)
+        if self._admission.judge(self._admission.certificate, self.me) is not None:
+            self.removed.set()
         self._changes.ring()
 
     def _sign_advert(self, body: bytes) -> bytes:
