@@ -14,6 +14,8 @@ from mesh_llm.core.ids import NodeId, short
 from mesh_llm.mesh.carrier import Carrier
 from mesh_llm.mesh.mailbox import Mailbox
 from mesh_llm.mesh.streams import FramedStream, Pipe
+from mesh_llm.mesh.tls_links import TlsLinks
+from mesh_llm.mesh.tls_path import TlsPath
 from mesh_llm.mesh.transport import (
     CONNECT_SECONDS_MAX,
     DATAGRAM_BYTES_MAX,
@@ -54,8 +56,11 @@ PING_NUMBER = Struct(">Q")
 class CarriedConnection:
     """`mesh.transport.Connection` over a carrier. `run` must run beside it."""
 
-    def __init__(self, carrier: Carrier) -> None:
+    def __init__(self, carrier: Carrier, fast: TlsPath | None = None) -> None:
         self._carrier = carrier
+        self._fast = fast
+        self._links: TlsLinks | None = None
+        self._introducing: asyncio.TaskGroup | None = None
         self._trusted = False
         self._open: set[FramedStream] = set()
         self._from_peer: set[FramedStream] = set()
@@ -81,10 +86,12 @@ class CarriedConnection:
 
     @property
     def fast_path(self) -> FastPath | None:
-        return None
+        return self._fast.offer if self._fast else None
 
     def use_fast_path(self, offer: FastPath) -> None:
-        pass
+        """Raises PeerError where the offer is none."""
+        if self._fast and not self._links and self._reason is None:
+            self._links = TlsLinks(self._fast, self.peer, offer, self._take_in)
 
     @property
     def round_trip_s(self) -> float | None:
@@ -143,6 +150,8 @@ class CarriedConnection:
                 await self._all_taken_in.wait()
         finally:
             self.close("this node has stopped")
+            if self._links:
+                await self._links.close(at_once=self._closed_here)
             await self._carrier.close(self._reason or "")
 
     async def _begun(self, kind: Kind) -> FramedStream:
@@ -152,15 +161,19 @@ class CarriedConnection:
         self._note_use()
         try:
             async with asyncio.timeout(CONNECT_SECONDS_MAX):
-                return await self._begun_on(await self._open_pipe(), kind)
+                return await self._begun_somehow(kind)
         except TimeoutError:
             raise Unreachable(f"{short(self.peer)} takes no more streams now") from None
         finally:
             self._opening -= 1
             self._note_use()
 
-    async def _open_pipe(self) -> Pipe:
-        return await self._carrier.open_pipe()
+    async def _begun_somehow(self, kind: Kind) -> FramedStream:
+        pipe = await self._links.open_pipe() if self._links else None
+        if pipe is not None:
+            with suppress(Unreachable):
+                return await self._begun_on(pipe, kind)
+        return await self._begun_on(await self._carrier.open_pipe(), kind)
 
     async def _begun_on(self, pipe: Pipe, kind: Kind) -> FramedStream:
         stream = self._adopt(pipe)
@@ -173,23 +186,23 @@ class CarriedConnection:
 
     async def _accept_streams(self) -> None:
         """Until the connection has ended, and then those that came before its end."""
-        async with asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as self._introducing:
             with suppress(Unreachable):
                 while True:
-                    pipe = await self._carrier.accept_pipe()
-                    if len(self._from_peer) < self._streams_of_peer_max:
-                        stream = self._adopt(pipe)
-                        self._from_peer.add(stream)
-                        tasks.create_task(self._introduce(stream), name="stream preamble")
-                    else:
-                        await pipe.abort()
+                    await self._take_in(await self._carrier.accept_pipe())
+            self._introducing = None
         await self._ended.wait()
         self._streams.close(self._reason or "")
         self._all_taken_in.set()
 
-    @property
-    def _streams_of_peer_max(self) -> int:
-        return STREAMS_OF_MEMBER_MAX if self._trusted else STREAMS_OF_STRANGER_MAX
+    async def _take_in(self, pipe: Pipe) -> None:
+        streams_max = STREAMS_OF_MEMBER_MAX if self._trusted else STREAMS_OF_STRANGER_MAX
+        if self._introducing is None or len(self._from_peer) >= streams_max:
+            await pipe.abort()
+            return
+        stream = self._adopt(pipe)
+        self._from_peer.add(stream)
+        self._introducing.create_task(self._introduce(stream), name="stream preamble")
 
     async def _introduce(self, stream: FramedStream) -> None:
         """Hear what a new stream is for, and offer it to `accept`."""

@@ -5,6 +5,7 @@ import asyncio
 from mesh_llm.mesh.carrier import Carrier
 from mesh_llm.mesh.connection import CarriedConnection
 from mesh_llm.mesh.mailbox import Mailbox
+from mesh_llm.mesh.tls_path import TlsPath
 from mesh_llm.mesh.transport import Connection
 
 CONNECTIONS_WAITING_MAX = 64
@@ -12,13 +13,14 @@ CONNECTIONS_WAITING_MAX = 64
 
 
 class Connections:
-    def __init__(self, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, tasks: asyncio.TaskGroup, fast: TlsPath | None = None) -> None:
         self._tasks = tasks
+        self._fast = fast
         self._running: dict[CarriedConnection, asyncio.Task[None]] = {}
         self._arrived: Mailbox[CarriedConnection] = Mailbox(CONNECTIONS_WAITING_MAX)
 
     def adopt(self, carrier: Carrier) -> CarriedConnection:
-        connection = CarriedConnection(carrier)
+        connection = CarriedConnection(carrier, self._fast)
         task = self._tasks.create_task(connection.run(), name="connection")
         self._running[connection] = task
         task.add_done_callback(lambda _: self._running.pop(connection))

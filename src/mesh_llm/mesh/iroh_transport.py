@@ -8,23 +8,23 @@ abort the process (none are used). Its exceptions end here, as Unreachable. docs
 
 import asyncio
 import ctypes
-import errno
 import os
 import re
-import socket
 import struct
 from collections import deque
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import cache
 from typing import Any
 
 import iroh
 from iroh import iroh_ffi
 
-from mesh_llm.core.errors import AddressInUse, RequestRefused
+from mesh_llm.core.errors import RequestRefused
 from mesh_llm.core.ids import NodeId, short
 from mesh_llm.mesh.connections import Connections
+from mesh_llm.mesh.ports import has_ipv6, not_opened
+from mesh_llm.mesh.tls_path import TlsPath
 from mesh_llm.mesh.transport import (
     CONNECT_SECONDS_MAX,
     Addresses,
@@ -178,39 +178,51 @@ class IrohCarrier:
 class IrohTransport:
     """`mesh.transport.Transport`. Made by `open`."""
 
-    def __init__(self, endpoint: iroh.Endpoint, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, endpoint: iroh.Endpoint, fast: TlsPath | None, tasks: asyncio.TaskGroup) -> None:
         self.me = NodeId(endpoint.id().to_bytes().hex())
         self._endpoint = endpoint
         self._tasks = tasks
-        self._connections = Connections(tasks)
+        self._connections = Connections(tasks, fast)
         self._handshakes = 0
         tasks.create_task(self._take_connections(), name="iroh accepts")
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, secret_key: bytes, *, bind_port: int = 0, relays: Relays, clock: Clock
+        cls,
+        secret_key: bytes,
+        *,
+        bind_port: int = 0,
+        relays: Relays,
+        clock: Clock,
+        fast_path: bool = True,
     ) -> AsyncGenerator["IrohTransport"]:
-        """`secret_key`: the 32 bytes of the node's Ed25519 key. `bind_port`: UDP, 0 for any.
+        """`secret_key`: the 32 bytes of the node's Ed25519 key. `bind_port`: UDP and, for the fast path, TCP;
+        0 for any.
 
         Waits for no relay and no internet. Raises AddressInUse, RequestRefused.
         """
         _quieten()
         _mended_copying(clock)
         endpoint = await _bound(secret_key, bind_port, _relay_mode(relays))
-        with unwrapped():
-            async with asyncio.TaskGroup() as tasks:
-                transport = cls(endpoint, tasks)
-                try:
-                    yield transport
-                finally:
-                    await transport.close()
+        try:
+            with unwrapped():
+                async with asyncio.TaskGroup() as tasks, AsyncExitStack() as stack:
+                    fast = None
+                    if fast_path:
+                        opening = TlsPath.open(secret_key, bind_port, lambda: _direct(endpoint), tasks)
+                        fast = await stack.enter_async_context(opening)
+                    transport = cls(endpoint, fast, tasks)
+                    try:
+                        yield transport
+                    finally:
+                        await transport.close()
+        finally:
+            await _close(endpoint)
 
     @property
     def addresses(self) -> Addresses:
-        address = self._endpoint.addr()
-        direct = tuple(address.direct_addresses()) or self._loopback()
-        return Addresses(direct=direct, relay=address.relay_url())
+        return Addresses(direct=_direct(self._endpoint), relay=self._endpoint.addr().relay_url())
 
     async def connect(self, peer: NodeId, addresses: Addresses) -> Connection:
         try:
@@ -225,9 +237,7 @@ class IrohTransport:
 
     async def close(self) -> None:
         await self._connections.close("the node has left")
-        with suppress(TimeoutError):  # iroh waits 3 s for those who do not answer
-            async with asyncio.timeout(GOODBYE_SECONDS_MAX):
-                await self._endpoint.close()
+        await _close(self._endpoint)
 
     async def _connected(self, peer: NodeId, addresses: Addresses) -> Connection:
         try:
@@ -257,10 +267,18 @@ class IrohTransport:
         finally:
             self._handshakes -= 1
 
-    def _loopback(self) -> tuple[str, ...]:
-        """For a machine without a network: its own processes still reach it."""
-        ports = (bound.rpartition(":") for bound in self._endpoint.bound_sockets())
-        return tuple(f"127.0.0.1:{port}" for host, _, port in ports if "[" not in host)
+
+def _direct(endpoint: iroh.Endpoint) -> tuple[str, ...]:
+    """Of a machine without a network its own processes still reach the loopback."""
+    found = tuple(endpoint.addr().direct_addresses())
+    ports = (bound.rpartition(":") for bound in endpoint.bound_sockets())
+    return found or tuple(f"127.0.0.1:{port}" for host, _, port in ports if "[" not in host)
+
+
+async def _close(endpoint: iroh.Endpoint) -> None:
+    with suppress(TimeoutError):  # iroh waits 3 s for those who do not answer
+        async with asyncio.timeout(GOODBYE_SECONDS_MAX):
+            await endpoint.close()
 
 
 class _Binding(iroh.Preset):
@@ -278,29 +296,14 @@ class _Binding(iroh.Preset):
 
 
 async def _bound(secret_key: bytes, port: int, relay_mode: iroh.RelayMode) -> iroh.Endpoint:
-    sockets = [f"0.0.0.0:{port}"] + ([f"[::]:{port}"] if _has_ipv6() else [])
+    sockets = [f"0.0.0.0:{port}"] + ([f"[::]:{port}"] if has_ipv6() else [])
     options = iroh.EndpointOptions(preset=_Binding(sockets, relay_mode), secret_key=secret_key, alpns=[ALPN])
     try:
         return await iroh.Endpoint.bind(options)
     except iroh.IrohError as error:
         said = _said(error)
-        if f"os error {errno.EADDRINUSE}" in said:
-            raise AddressInUse(
-                f"UDP port {port} is in use by another program (a second node, perhaps): "
-                "stop that one, or choose another port with --bind-port"
-            ) from None
-        raise RequestRefused(
-            f"UDP port {port} cannot be opened ({said}): choose another with --bind-port"
-        ) from None
-
-
-def _has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-            probe.bind(("::", 0))
-    except OSError:
-        return False
-    return True
+        number = re.search(r"os error (\d+)", said)
+        raise not_opened("UDP", port, int(number[1]) if number else 0, said) from None
 
 
 def _relay_mode(relays: Relays) -> iroh.RelayMode:

@@ -1,0 +1,28 @@
+"""Ports that cannot be opened, told with the flag that helps; and whether this machine speaks IPv6."""
+
+import errno
+import socket
+
+from mesh_llm.core.errors import AddressInUse, RequestRefused
+
+
+def not_opened(protocol: str, port: int, number: int, reason: str) -> AddressInUse | RequestRefused:
+    """`protocol`: UDP or TCP; `number`: the system's error number."""
+    if number == errno.EADDRINUSE:
+        return AddressInUse(
+            f"{protocol} port {port} is in use by another program (a second node, perhaps): "
+            "stop that one, or choose another port with --bind-port"
+        )
+    return RequestRefused(
+        f"{protocol} port {port} cannot be opened ({reason}): choose another with --bind-port"
+    )
+
+
+def has_ipv6() -> bool:
+    """Built in and switched on."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
