@@ -158,6 +158,11 @@ class Adverts:
         """This node's own among them, in the order of the nodes' ids."""
         return tuple(self._held[node][0] for node in sorted(self._held))
 
+    @property
+    def waiting(self) -> int:
+        """Nodes of which a newer advert is said to exist."""
+        return len(self._claims)
+
     # -- events -------------------------------------------------------------------------------------------
 
     def _announced(self, node: NodeId, version: int, by: NodeId, now: float) -> list[AdvertEffect]:
