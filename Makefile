@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL ?= SmolLM2-135M-Instruct
 
-.PHONY: run test check format lock bench clean
+.PHONY: run test check check-all format lock bench clean
 
 run: $(VENV)/.run  ## serve the small model that comes from the package index
 	$(BIN)/mesh-llm --model $(MODEL)
 
 test: check  ## all checks, then every test with real engines
 	$(BIN)/pytest -q
+
+check-all: check  ## as test, with a thousand seeds for each simulated scenario: half an hour or more
+	MESH_LLM_SEEDS=1000 $(BIN)/pytest -q --timeout 7200
 
 check: $(VENV)/.dev  ## format, lint, import directions, types
 	$(BIN)/ruff format --check .
@@ -22,8 +25,11 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.run  ## the gateway against the bare engine; prints the table of docs/benchmarks.md
+bench: $(VENV)/.run  ## the gateway and the mesh against the bare engine; prints the tables of docs/benchmarks.md
 	$(BIN)/python -m bench.gateway
+	$(BIN)/python -m bench.mesh
+	$(BIN)/python -m bench.transport
+	$(BIN)/python -m bench.gossip_traffic
 
 lock:  ## pin the newest versions that pyproject.toml allows, with hashes (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.lock

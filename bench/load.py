@@ -72,7 +72,7 @@ async def ask(target: Target, number: int, tokens: int) -> Answer:
 async def _read(reader: asyncio.StreamReader, started: float) -> Answer:
     status = await reader.readline()
     if status.split()[1:2] != [b"200"]:
-        raise Refused(status.decode().strip())
+        raise Refused(f"{status.decode().strip()}: {(await reader.read()).decode()}")
     first = 0.0
     count = 0
     while line := await reader.readline():
