@@ -7,6 +7,7 @@ Bytes are those of encoded messages and frames; QUIC and UDP add about 60 to eac
 """
 
 import argparse
+import sys
 import time
 from dataclasses import dataclass
 
@@ -74,8 +75,8 @@ def main() -> None:
         for changes in (0, 1, count // 10):
             traffic = measured(mesh, changes)
             print(f"| {count} | {changes} {traffic}", flush=True)
-        print(f"({count} nodes settled after {mesh.world.now - 3 * 60 * MINUTES:.0f} s", end="; ")
-        print(f"simulated in {time.perf_counter() - began:.0f} s)")
+        seconds = time.perf_counter() - began
+        print(f"{count} nodes: {mesh.world.now:.0f} s simulated in {seconds:.0f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":
