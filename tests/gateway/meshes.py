@@ -16,7 +16,6 @@ from mesh_llm.gateway.backend import Backend
 from mesh_llm.gateway.remote import RemoteServer
 from mesh_llm.gateway.tunnel import AnswerHead, decode_question, encode
 from mesh_llm.mesh.transport import PeerError, Unreachable
-from mesh_llm.runtime.clock import Clock
 from tests.gateway.serving import Client, serving
 
 ASKER = NodeId("a" * 64)
@@ -62,10 +61,12 @@ class PipeStream:
         self.peer = peer
         self.incoming = incoming
         self.outgoing = outgoing
+        self.sent: list[bytes] = []
         self._is_over = False
 
     async def send(self, frame: bytes) -> None:
         assert 0 < len(frame) <= 1024 * 1024
+        self.sent.append(frame)
         await self.outgoing.put(frame)
 
     async def receive(self) -> bytes | None:
@@ -211,6 +212,3 @@ async def servers(**backends: Sequence[Backend]) -> AsyncGenerator[list[Node]]:
             gateway, _ = await stack.enter_async_context(serving(served, chance=random.Random(name)))
             nodes.append(Node(identity, name, gateway.answer, gateway.offers, gateway.busy))
         yield nodes
-
-
-CLOCK = Clock()

@@ -35,6 +35,7 @@ class Client:
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self.url = url
+        self.port = int(url.rpartition(":")[2])
         self.session = session
 
     async def post(self, path: str, body: Any, **settings: Any) -> tuple[int, Any]:

@@ -4,7 +4,9 @@ import random
 import pytest
 
 from mesh_llm.core.errors import Unavailable
-from mesh_llm.gateway.queue import Line
+from mesh_llm.core.serving import Loading
+from mesh_llm.gateway.queue import Line, Lines
+from tests.gateway.engine import FixedBackend, a_model
 
 
 def ignore() -> None:
@@ -136,3 +138,34 @@ async def test_no_place_is_lost_or_doubled_whoever_leaves_when(seed):
                 chance.choice(visits).cancel()
     assert most <= 3
     assert (line.in_flight, line.queued) == (0, 0)
+
+
+async def test_a_line_knows_how_busy_its_backend_is():
+    line = Line(ignore)
+    async with line.place(4, wanted=3), asyncio.TaskGroup() as tasks:
+
+        async def visit() -> None:
+            async with line.place(4, wanted=2):
+                pass
+
+        waiting = tasks.create_task(visit())
+        await _settle()
+        assert line.busy == 5
+        waiting.cancel()
+        await _settle()
+        assert line.busy == 3
+    assert line.busy == 0
+
+
+async def test_the_lines_of_backends_that_are_gone_are_forgotten_once_they_are_empty():
+    backends = [FixedBackend(a_model(str(number)), Loading(0)) for number in range(3)]
+    known = list(backends)
+    lines = Lines(lambda: known, ignore)
+    first = lines.of(backends[0])
+    async with first.place(1):
+        assert lines.of(backends[1]) is lines.of(backends[1])
+        known[:] = backends[2:]
+        lines.of(backends[2])
+        assert lines.before("0") == [first]
+        assert lines.before("1") == []
+    assert lines.of(backends[0]) is first

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh_llm.core.errors import EngineFailed
-from mesh_llm.gateway.sse import Event, EventReader, encode
+from mesh_llm.gateway.sse import Event, EventReader, WholeEvents, encode
 
 STREAM = (
     b': ping\n\nevent: x\r\ndata: {"a":1}\r\n\r\n'
@@ -46,3 +46,19 @@ def test_what_is_written_can_be_read():
     assert written.startswith(b"event: delta\n")
     (event,) = EventReader().feed(written)
     assert json.loads(event.data) == {"text": "a\nb"}
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=8))
+def test_whole_events_pass_however_they_are_cut_and_nothing_is_lost(cuts):
+    passing, edges = WholeEvents(), [0, *sorted(cuts), len(STREAM)]
+    out = [passing.feed(STREAM[start:end]) for start, end in pairwise(edges)]
+    assert all(not part or part.endswith((b"\n\n", b"\r\n\r\n")) for part in out)
+    assert b"".join(out) + passing.finish() == STREAM
+
+
+def test_an_event_beyond_the_bound_goes_out_in_pieces():
+    passing = WholeEvents(held_bytes_max=10)
+    assert passing.feed(b"data: 123") == b""
+    assert passing.feed(b"456") == b"data: 123456"
+    assert passing.feed(b"7\n\n") == b"7\n\n"
+    assert passing.feed(b"data: 1") + passing.finish() == b"data: 1"
