@@ -15,6 +15,7 @@ from mesh_llm.mesh.membership_events import (
     Effect,
     Event,
     Expelled,
+    GossipDue,
     Introduced,
     Leaving,
     MemberChanged,
@@ -77,6 +78,10 @@ class Observer:
             self.machine.handle(TimerFired(ProbeDue()), self.ticked)
         self.now = due
         return self.take(TimerFired(started.timer))
+
+    def pass_all_on(self) -> None:
+        while self.machine.news_waiting:
+            self.take(TimerFired(GossipDue()))
 
     def suspicion(self) -> SuspicionExpired:
         """That has just begun."""
@@ -295,6 +300,33 @@ def test_who_comes_back_after_its_leave_is_told_of_it_and_then_believed():
     observer.hear(A, ping(incarnation=3))
     assert observer.health(A) is Health.ALIVE
     assert observer.machine.member(A).signature == b""
+
+
+def test_a_node_that_says_less_than_is_known_of_it_is_told():
+    observer = Observer(A, B)
+    observer.take(AdvertHeld(A, 5))
+    observer.hear(A, ping(incarnation=3, version=5))
+    observer.pass_all_on()
+    for behind in (ping(incarnation=0, version=5), ping(incarnation=3, version=4)):
+        observer.hear(A, behind)
+        [(_, answer)] = observer.messages(Ack)
+        assert answer.news == (said(A, Health.ALIVE, incarnation=3, version=5),)
+    observer.hear(A, ping(incarnation=3, version=5))
+    [(_, answer)] = observer.messages(Ack)
+    assert answer.news == ()
+
+
+def test_every_second_question_goes_to_the_next_in_the_ring_and_the_others_to_all():
+    observer = Observer(A, B, C, D, E)
+    asked = []
+    for _ in range(20):
+        observer.now = observer.ticked = observer.ticked + 1
+        observer.take(TimerFired(ProbeDue()))
+        [(to, question)] = observer.messages(Ping)
+        asked.append(to)
+        observer.hear(to, ack(question.sequence))
+    assert {tuple(asked[0::2]), tuple(asked[1::2])} >= {(A,) * 10}  # "me" is the last of the ring
+    assert set(asked[0::2]) | set(asked[1::2]) == {A, B, C, D, E}
 
 
 def test_who_leaves_tells_everybody_and_asks_nobody_any_more():
