@@ -4,9 +4,10 @@ Counterpart: relay.py. The mesh has verified who asks: no key is wanted. Nothing
 no question can run in circles.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Protocol
 
 from mesh_llm.core.errors import MeshError, RequestRefused, Unavailable
@@ -34,6 +35,9 @@ QUESTIONS_OF_PEER_MAX = 256
 """At once: four times what waits before one model here."""
 
 RETRY_AFTER_S = 5
+
+END_SECONDS_MAX = 5.0
+"""From our end of an answer to the asker's: a round trip, as a rule."""
 
 
 class Answer(Protocol):
@@ -129,6 +133,7 @@ class TunnelServer:
                 record.status = 400
                 raise
             await stream.finish()
+            await _hear_the_end(stream)
 
     def _admit(self, head: QuestionHead, peer: NodeId) -> None:
         if head.path not in ROUTES:
@@ -157,6 +162,13 @@ class TunnelServer:
             departure=_watch_for_departure(stream), stall=reply.stall.watch(self._stall_seconds_max)
         ):
             await self._answer(question, reply)
+
+
+async def _hear_the_end(stream: TunnelStream) -> None:
+    """The asker ends its side when it has the whole answer: then the stream is over for both alike."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(END_SECONDS_MAX):
+            await stream.receive()
 
 
 async def _watch_for_departure(stream: TunnelStream) -> None:

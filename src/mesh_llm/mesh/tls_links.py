@@ -34,6 +34,9 @@ LINKS_MAX = 64
 
 LINKS_IDLE_MAX = 8
 
+READY_SECONDS_MAX = 5.0
+"""For the peer to have ended a stream too, and to wait for the next."""
+
 GOODBYE_SECONDS_MAX = 1.0
 
 Address = tuple[str, int]
@@ -81,7 +84,9 @@ class TlsLinks:
         self._served.add(link)
         try:
             while not self._closed and await self._serve_one(link):
-                pass
+                await link.write(READY)
+        except Unreachable:
+            pass
         finally:
             self._served.discard(link)
             link.abort()
@@ -151,11 +156,22 @@ class TlsLinks:
         link = pipe.link
         if not (clean or pipe.is_finished):
             return
-        if clean and link.is_usable and len(self._idle) < LINKS_IDLE_MAX and not self._closed:
+        if clean:
+            self._path.tasks.create_task(self._keep_for_next(link), name="fast path next")
+        else:
+            self._path.tasks.create_task(link.linger(), name="fast path goodbye")
+
+    async def _keep_for_next(self, link: TlsLink) -> None:
+        """Once the peer says that it waits for another stream: it may have broken off what ended well here."""
+        is_ready = False
+        with suppress(TimeoutError, Unreachable):
+            async with asyncio.timeout(READY_SECONDS_MAX):
+                is_ready = await link.read(len(READY)) == READY
+        if is_ready and len(self._idle) < LINKS_IDLE_MAX and not self._closed:
             timer = asyncio.get_running_loop().call_later(IDLE_SECONDS_MAX, self._retire, link)
             self._idle[link] = timer
         else:
-            self._path.tasks.create_task(link.close() if clean else link.linger(), name="fast path goodbye")
+            await link.close()
 
     def _retire(self, link: TlsLink) -> None:
         del self._idle[link]
