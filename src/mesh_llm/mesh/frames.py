@@ -5,6 +5,7 @@ An end is said in a frame of its own, because a transport's end of bytes may als
 of what the payloads mean.
 """
 
+from collections import deque
 from dataclasses import dataclass
 from struct import Struct
 
@@ -21,6 +22,10 @@ REASON_BYTES_MAX = 4 * REASON_CHARACTERS_MAX
 BYTES_MAX = {DATA: FRAME_BYTES_MAX, END: 0, REFUSED: REASON_BYTES_MAX}
 
 HEAD = Struct(">BI")
+
+SMALL_BYTES = 16 * 1024
+"""Pieces below this are joined with those before them that are no larger: a frame that trickles in byte by
+byte must not cost an object a byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,41 +64,60 @@ def refusal_frame(reason: str) -> bytes:
 
 
 class FrameDecoder:
-    """Bytes in as they come, frames out as they are whole. Holds one frame and one piece at most, if it is
-    emptied before it is fed again."""
+    """Bytes in as they come, frames out as they are whole: each byte is copied once. Holds one frame and one
+    piece at most, if it is emptied before it is fed again."""
 
     def __init__(self) -> None:
-        self._held = bytearray()
+        self._pieces: deque[bytes] = deque()
+        self._used = 0
+        """Bytes of the first piece."""
+        self._size = 0
+        """Bytes left in all pieces."""
         self._head: tuple[int, int] | None = None
 
     def feed(self, piece: bytes) -> None:
-        self._held += piece
+        if not piece:
+            return
+        self._size += len(piece)
+        while self._pieces and len(self._pieces[-1]) <= len(piece) < SMALL_BYTES:
+            piece = self._pieces.pop() + piece
+        self._pieces.append(piece)
 
     def next(self) -> Frame | None:
-        """None until more has been fed. Raises PeerError, for good, where no peer may send this."""
-        head = self._head = self._head or self._read_head()
-        if head is None or len(self._held) < HEAD.size + head[1]:
+        """None until more has been fed. Raises PeerError where no peer may send this; nothing can follow."""
+        if self._head is None and self._size >= HEAD.size:
+            self._head = _checked(*HEAD.unpack(self._take(HEAD.size)))
+        if self._head is None or self._size < self._head[1]:
             return None
-        kind, size = head
-        with memoryview(self._held) as view:
-            payload = bytes(view[HEAD.size : HEAD.size + size])
-        del self._held[: HEAD.size + size]
+        kind, size = self._head
         self._head = None
-        return _frame(kind, payload)
+        return _frame(kind, self._take(size))
 
     def rest(self) -> bytes:
         """What was fed beyond the last frame."""
-        return bytes(self._held)
+        return self._take(self._size)
 
-    def _read_head(self) -> tuple[int, int] | None:
-        if len(self._held) < HEAD.size:
-            return None
-        kind, size = HEAD.unpack_from(self._held)
-        if kind not in BYTES_MAX:
-            raise PeerError(f"a frame of unknown type {kind}")
-        if size > BYTES_MAX[kind] or (kind == DATA and size == 0):
-            raise PeerError(f"a frame of type {kind} with {size} bytes: at most {BYTES_MAX[kind]} may come")
-        return kind, size
+    def _take(self, size: int) -> bytes:
+        parts: list[memoryview] = []
+        self._size -= size
+        while size:
+            piece = self._pieces[0]
+            part = memoryview(piece)[self._used : self._used + size]
+            parts.append(part)
+            size -= len(part)
+            self._used += len(part)
+            if self._used == len(piece):
+                self._pieces.popleft()
+                self._used = 0
+        return b"".join(parts)
+
+
+def _checked(kind: int, size: int) -> tuple[int, int]:
+    if kind not in BYTES_MAX:
+        raise PeerError(f"a frame of unknown type {kind}")
+    if size > BYTES_MAX[kind] or (kind == DATA and size == 0):
+        raise PeerError(f"a frame of type {kind} with {size} bytes: at most {BYTES_MAX[kind]} may come")
+    return kind, size
 
 
 def _frame(kind: int, payload: bytes) -> Frame:

@@ -23,6 +23,7 @@ from iroh import iroh_ffi
 from mesh_llm.core.errors import RequestRefused
 from mesh_llm.core.ids import NodeId, short
 from mesh_llm.mesh.connections import Connections
+from mesh_llm.mesh.frames import HEAD
 from mesh_llm.mesh.ports import has_ipv6, not_opened
 from mesh_llm.mesh.tls_path import TlsPath
 from mesh_llm.mesh.transport import (
@@ -45,8 +46,11 @@ HANDSHAKES_MAX = 64
 
 HANDSHAKE_SECONDS_MAX = 10.0
 
-WRITE_BYTES = 128 * 1024
-"""Handed to iroh at once. The event loop stands still for it, some 0.3 ms."""
+WRITE_BYTES = 256 * 1024 + HEAD.size
+"""Handed to iroh at once: the event loop stands still for it, some 0.5 ms. A usual bulk frame fits."""
+
+BULK_BYTES = 64 * 1024
+"""After a piece of this size the next read begins before anybody asks: a tenth faster, a piece more held."""
 
 GOODBYE_SECONDS_MAX = 1.0
 """For what was finished to arrive before a connection is closed: iroh would throw it away."""
@@ -95,6 +99,8 @@ class IrohPipe:
         self._reading = None
         if isinstance(piece, Unreachable):
             raise piece
+        if len(piece) >= BULK_BYTES:
+            self._reading = self._tasks.create_task(self._read(size))
         return piece
 
     async def write(self, data: bytes) -> None:

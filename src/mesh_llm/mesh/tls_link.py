@@ -6,8 +6,8 @@ An end mark ends a stream, not the link: a link whose streams have all ended cle
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
 from mesh_llm.mesh.transport import Unreachable
 
@@ -50,8 +50,10 @@ class TlsLink:
         if self._rest:
             piece, self._rest = self._rest[:size], self._rest[size:]
             return piece
-        with _unreachable():
+        try:
             return await self._reader.read(size)
+        except Failures as error:
+            raise _broken(error) from None
 
     def unread(self, rest: bytes) -> None:
         """`rest` comes again with the next read."""
@@ -59,9 +61,11 @@ class TlsLink:
 
     async def write(self, data: bytes) -> None:
         """Waits while the peer is slow. Raises Unreachable."""
-        with _unreachable():
+        try:
             self._writer.write(data)
             await self._writer.drain()
+        except Failures as error:
+            raise _broken(error) from None
 
     def abort(self) -> None:
         """At once: the peer sees a break."""
@@ -114,9 +118,5 @@ def _keep_alive(connected: socket.socket) -> None:
             connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-@contextmanager
-def _unreachable() -> Generator[None]:
-    try:
-        yield
-    except Failures as error:
-        raise Unreachable(f"the fast path broke: {error}") from None
+def _broken(error: Exception) -> Unreachable:
+    return Unreachable(f"the fast path broke: {error}")
