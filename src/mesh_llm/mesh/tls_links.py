@@ -162,7 +162,7 @@ class TlsLinks:
             self._path.tasks.create_task(link.linger(), name="fast path goodbye")
 
     async def _keep_for_next(self, link: TlsLink) -> None:
-        """Once the peer says that it waits for another stream: it may have broken off what ended well here."""
+        """Once the peer says that it waits for another: it may have broken off what ended well here."""
         is_ready = False
         with suppress(TimeoutError, Unreachable):
             async with asyncio.timeout(READY_SECONDS_MAX):
