@@ -3,7 +3,7 @@ import gc
 import os
 import ssl
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -125,6 +125,34 @@ async def test_streams_one_after_the_other_share_a_link():
         for _ in range(5):
             await bulk_over_iroh(near, far)
         assert relay.carried <= 2  # the next may begin before the peer says that the last is over
+
+
+async def test_a_link_whose_stream_the_peer_let_go_of_early_loses_no_later_stream():
+    async with members(FastHarness()) as (near, far):
+        for _ in range(20):
+            async with near.stream(Kind.TUNNEL) as sending:
+                receiving = await far.accept()
+                await receiving.send(b"enough")
+                await receiving.finish()
+                await receiving.close()
+                await sending.finish()
+                assert await everything(sending) == b"enough"
+
+
+async def test_leaving_does_not_wait_for_a_peer_that_keeps_its_stream():
+    async with asyncio.timeout(30), opened() as there, AsyncExitStack() as stack:
+        here = await stack.enter_async_context(opened())
+        near = await here.connect(there.me, there.addresses)
+        far = await there.accept()
+        FastHarness().introduce(near, far)
+        async with near.stream(Kind.TUNNEL) as sending:
+            receiving = await far.accept()
+            await receiving.finish()
+            await sending.finish()
+            assert await sending.receive() is None
+        async with asyncio.timeout(4):
+            await stack.aclose()
+        await receiving.close()
 
 
 async def test_streams_at_once_have_links_of_their_own():

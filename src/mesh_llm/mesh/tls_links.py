@@ -62,6 +62,8 @@ class TlsLinks:
         self._here: set[LinkPipe] = set()
         self._there: dict[LinkPipe, asyncio.Future[bool]] = {}
         """With whether its link can carry another stream, once that is known."""
+        self._over: set[TlsLink] = set()
+        """Whose stream has ended here, and perhaps not there."""
         self._served: set[TlsLink] = set()
         self._retry_at = 0.0
         self._retry_after = RETRY_SECONDS_MIN
@@ -109,6 +111,8 @@ class TlsLinks:
         self._abort(lambda _: True)
         for over in self._there.values():
             _settle(over, False)
+        for link in self._over:
+            link.abort()
 
     def _abort(self, condition: Callable[[LinkPipe], bool]) -> None:
         carrying = {pipe.link for pipe in self._there}
@@ -164,9 +168,11 @@ class TlsLinks:
     async def _keep_for_next(self, link: TlsLink) -> None:
         """Once the peer says that it waits for another: it may have broken off what ended well here."""
         is_ready = False
+        self._over.add(link)
         with suppress(TimeoutError, Unreachable):
             async with asyncio.timeout(READY_SECONDS_MAX):
                 is_ready = await link.read(len(READY)) == READY
+        self._over.discard(link)
         if is_ready and len(self._idle) < LINKS_IDLE_MAX and not self._closed:
             timer = asyncio.get_running_loop().call_later(IDLE_SECONDS_MAX, self._retire, link)
             self._idle[link] = timer
