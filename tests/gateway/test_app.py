@@ -140,3 +140,10 @@ async def test_a_change_is_told_and_can_be_looked_up():
     statistics = gateway.statistics()
     assert (statistics.requests, statistics.in_flight, statistics.queued) == (1, 0, 0)
     assert statistics.models[0].requests == 1
+
+
+async def test_a_model_that_is_still_being_fetched_is_said_to_come():
+    async with client_of([], fetching=lambda: ("Qwen3-8B",)) as client:
+        status, body = await client.post("/v1/chat/completions", {"model": "Qwen3-8B", "messages": []})
+        assert status == 503 and "still fetching Qwen3-8B" in body["error"]["message"]
+        assert (await client.get("/health"))[0] == 503

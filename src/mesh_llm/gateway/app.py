@@ -61,11 +61,13 @@ class Gateway:
         upstream_of: Callable[[Backend], Upstream] | None = None,
         stall_seconds_max: float = STALL_SECONDS_MAX,
         mesh: Mesh | None = None,
+        fetching: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         """`backends` is asked anew for each request; `on_change` is called when `statistics` change.
 
         `upstream_of` tells how to reach a backend that does not answer HTTP at its endpoint's URL. `mesh`
-        says who else serves models; without one this node is alone.
+        says who else serves models; without one this node is alone. `fetching`: what will be served here, but
+        is not on disk yet.
         """
         self._backends = backends
         self._api_key = api_key
@@ -84,7 +86,8 @@ class Gateway:
         proxy = Proxy(upstream_of or (lambda _: self._http), self._lines, clock, identify)
         relay = Relay(mesh, flights, clock) if mesh is not None else None
         self._directory = Directory(backends, mesh, self._lines, proxy.speeds, flights)
-        self._dispatch = Dispatch(self._directory, proxy, relay, clock)
+        self._fetching = fetching
+        self._dispatch = Dispatch(self._directory, proxy, relay, clock, fetching)
         self._tunnels = TunnelServer(
             functools.partial(self._dispatch.answer, only_here=True),
             self._answering,
@@ -200,7 +203,8 @@ class Gateway:
 
     async def _health(self, _: web.Request) -> web.StreamResponse:
         known = [standing.readiness for standing in self._directory.standings()]
-        if Readiness.COMING in known and Readiness.READY not in known:
+        coming = Readiness.COMING in known or bool(self._fetching())
+        if coming and Readiness.READY not in known:
             return web.json_response({"status": "loading"}, status=503, headers={"Retry-After": "2"})
         well = Readiness.READY in known or not known
         return web.json_response({"status": "ok" if well else "failed"})

@@ -3,7 +3,7 @@
 Counterparts: candidates.py, which orders them; proxy.py and relay.py, which ask one here and one elsewhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mesh_llm.core.errors import EngineFailed, MeshError, ModelNotFound, Unavailable
@@ -32,8 +32,17 @@ class Errand:
 
 
 class Dispatch:
-    def __init__(self, directory: Directory, proxy: Proxy, relay: Relay | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        proxy: Proxy,
+        relay: Relay | None,
+        clock: Clock,
+        fetching: Callable[[], Sequence[str]],
+    ) -> None:
+        """`fetching`: what this node will serve and has not got yet, as a person named it."""
         self._directory = directory
+        self._fetching = fetching
         self._proxy = proxy
         self._relay = relay
         self._clock = clock
@@ -45,7 +54,7 @@ class Dispatch:
     async def answer(self, question: Question, reply: Reply, *, only_here: bool = False) -> None:
         """Raises MeshError where nobody could answer and the client has seen nothing."""
         capability = question.route.capability
-        chosen = choose(self._directory.standings(only_here=only_here), question.model, capability)
+        chosen = self._choose(question.model, capability, only_here=only_here)
         question.record.model = chosen.name
         servers = self._directory.servers(chosen.name, self._clock.monotonic(), only_here=only_here)
         able = [server for server in servers if can(server.place.served.offer, capability)]
@@ -61,6 +70,18 @@ class Dispatch:
             else:
                 return
         raise _told(failures) if failures else _why_not(able, chosen)
+
+    def _choose(self, requested: str | None, capability: str | None, *, only_here: bool) -> ModelOffer:
+        try:
+            return choose(self._directory.standings(only_here=only_here), requested, capability)
+        except ModelNotFound:
+            fetching = ", ".join(self._fetching())
+            if not fetching:
+                raise
+            raise Unavailable(
+                f"This node is still fetching {fetching}. Try again in a moment.",
+                retry_after_s=LOADING_RETRY_AFTER_S,
+            ) from None
 
     def _in_order(self, able: Sequence[Server], model: str, conversation: bytes | None) -> list[Server]:
         by_where = {server.place.where: server for server in able}

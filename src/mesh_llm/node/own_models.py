@@ -40,6 +40,10 @@ class OwnModels:
         """What models may use here."""
         return memory_for_models(self.machine, self._settings.memory_bytes_max)
 
+    def fetching(self) -> tuple[str, ...]:
+        """What the person named and is not ready to be loaded yet."""
+        return () if self.planned.is_set() else self._settings.models
+
     async def run(self) -> None:
         """Until cancelled. Raises MeshError where a model or the memory says no."""
         models = distinct(

@@ -123,6 +123,7 @@ class Serving:
             chance=self._doors.chance,
             on_change=self._changes.ring,
             mesh=self._neighbourhood,
+            fetching=self._models.fetching,
         )
 
     def _backends(self) -> Sequence[Backend]:
