@@ -6,9 +6,12 @@ Its counterpart is the door's `admission.py`; what a start needs at all `joining
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 from mesh_llm.core.errors import InviteFault, InviteRefused
-from mesh_llm.core.ids import short
+from mesh_llm.core.ids import MeshId, NodeId, short
+from mesh_llm.mesh import certificates, exchange
+from mesh_llm.mesh.advert import Advert, SignedAdvert, read
 from mesh_llm.mesh.invites import Door, Invite
 from mesh_llm.mesh.joining import (
     Admitted,
@@ -52,7 +55,7 @@ async def _enter_with(invite: Invite, transport: Transport, program_version: str
                 raise declined(answer, invite)
             if isinstance(answer, Admitted):
                 welcomed(answer, invite, transport.me)
-                return _first_record(answer, invite, now)
+                return _first_record(answer, invite, transport.me, now)
         except (Unreachable, Refused, PeerError, TimeoutError) as error:
             logger.info("no way in at %s: %s", short(door.node), error or "it does not answer")
     raise refused(InviteFault.UNREACHABLE)
@@ -72,7 +75,27 @@ async def _ask(door: Door, request: bytes, transport: Transport) -> Admitted | D
     return decode_answer(answer)
 
 
-def _first_record(answer: Admitted, invite: Invite, now: float) -> Ledger:
-    """The doors are the first members it knows: enough to find the others."""
-    issuer = KnownMember(invite.issuer, invite.certificate, invite.doors[0].addresses, int(now))
-    return Ledger(answer.certificate, notices=answer.notices).with_members((issuer,))
+def _first_record(answer: Admitted, invite: Invite, me: NodeId, now: float) -> Ledger:
+    """The maker of the invite, and whom the door has introduced, are the first members it knows: enough to
+    find the others, also where the maker is not there."""
+    members = {
+        invite.issuer: KnownMember(invite.issuer, invite.certificate, invite.doors[0].addresses, int(now))
+    }
+    for frame in answer.adverts:
+        with suppress(PeerError):
+            advert = _introduced(frame, invite.mesh)
+            members[advert.node] = KnownMember(advert.node, advert.certificate, advert.addresses, int(now))
+    members.pop(me, None)
+    return Ledger(answer.certificate, notices=answer.notices).with_members(tuple(members.values()))
+
+
+def _introduced(frame: bytes, mesh: MeshId) -> Advert:
+    """A member's advert. Raises PeerError where it is none."""
+    signed = exchange.decode(frame)
+    if not isinstance(signed, SignedAdvert):
+        raise PeerError("Something else than an advert.")
+    advert = read(signed)
+    standing = certificates.verified(advert.certificate)
+    if standing.mesh != mesh or standing.node != advert.node:
+        raise PeerError("An advert of no member.")
+    return advert

@@ -76,6 +76,7 @@ class Gossiping:
         self._on_advert = on_advert
         self._on_synchronise = on_synchronise
         self._timers: set[asyncio.TimerHandle] = set()
+        self._ended = False
         self._tasks: asyncio.TaskGroup
 
     def begin(self, tasks: asyncio.TaskGroup) -> None:
@@ -83,11 +84,14 @@ class Gossiping:
         self.tell(Started())
 
     def end(self) -> None:
-        """No timer outlives the group."""
+        """No timer outlives the group, and nothing begins any more."""
+        self._ended = True
         for timer in self._timers:
             timer.cancel()
 
     def tell(self, event: Event) -> None:
+        if self._ended:
+            return
         self.membership.busy = self._busy()
         for effect in self.membership.handle(event, self._clock.monotonic()):
             match effect:
@@ -106,6 +110,8 @@ class Gossiping:
 
     def tell_adverts(self, event: AdvertEvent) -> None:
         """Raises PeerError for an advert that is forged."""
+        if self._ended:
+            return
         for effect in self.adverts.handle(event, self._clock.monotonic()):
             match effect:
                 case Fetch(nodes, from_peer):

@@ -180,15 +180,16 @@ class MemoryCarrier:
         return self._reason or ""
 
     async def close(self, reason: str) -> None:
-        if self._reason is None:
-            self._send(lambda twin: twin._end(reason))
-            self._end(reason)
-            try:
+        try:
+            if self._reason is None:
+                self._send(lambda twin: twin._end(reason))
+                self._end(reason)
                 async with asyncio.timeout(GOODBYE_SECONDS_MAX):
                     await self._wire.wait_empty()
-            except TimeoutError:
-                pass  # the peer is not there to hear it
-        self._wire.stop()
+        except TimeoutError:
+            pass  # the peer is not there to hear it
+        finally:
+            self._wire.stop()
 
     def tell(self, name: PipeName, message: Callable[[MemoryPipe], object]) -> None:
         """To the other end of a pipe; lost where it has been let go of."""

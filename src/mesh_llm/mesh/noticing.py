@@ -27,10 +27,10 @@ class Noticing:
     def begin(self, tasks: asyncio.TaskGroup) -> None:
         self._tasks = tasks
 
-    def forward(self, notice: bytes, besides: NodeId | None) -> None:
+    def forward(self, notices: tuple[bytes, ...], besides: NodeId | None) -> None:
         for peer in self._peers.connected():
             if peer != besides:
-                self._tasks.create_task(self._tell(peer, notice), name=f"notice to {short(peer)}")
+                self._tasks.create_task(self._tell(peer, notices), name=f"notices to {short(peer)}")
 
     def reconcile(self, peer: NodeId) -> None:
         self._tasks.create_task(self._reconcile(peer), name=f"records with {short(peer)}")
@@ -50,10 +50,10 @@ class Noticing:
         await stream.finish()
         await self._receive(stream)
 
-    async def _tell(self, peer: NodeId, notice: bytes) -> None:
+    async def _tell(self, peer: NodeId, notices: tuple[bytes, ...]) -> None:
         with suppress(*NOT_TODAY):
             async with self._stream(peer, Kind.NOTICE) as stream:
-                await self._send(stream, (notice,))
+                await self._send(stream, notices)
                 await stream.finish()
                 await stream.receive()  # its end: all has arrived
 
@@ -71,10 +71,19 @@ class Noticing:
     async def _receive(self, stream: Stream) -> list[bytes]:
         given: list[bytes] = []
         while (frame := await stream.receive()) is not None:
-            for notice in decode_batch(frame):
-                self._perform(self._admission.handle(NoticeReceived(notice, stream.peer)))
-                given.append(notice)
+            notices = decode_batch(frame)
+            self._take_in(notices, stream.peer)
+            given += notices
         return given
+
+    def _take_in(self, notices: tuple[bytes, ...], sender: NodeId) -> None:
+        """All of a frame at once: judging everybody anew and writing the record costs the same for each."""
+        effects: list[Effect] = []
+        try:
+            for notice in notices:
+                effects += self._admission.handle(NoticeReceived(notice, sender))
+        finally:
+            self._perform(effects)
 
     async def _send(self, stream: Stream, notices: tuple[bytes, ...]) -> None:
         for frame in encode_batches(notices):

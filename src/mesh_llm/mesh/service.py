@@ -9,28 +9,33 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from random import Random
 
+from mesh_llm.core.errors import MeshError
 from mesh_llm.core.ids import MeshId, NodeId, short
-from mesh_llm.core.offers import ServedOffer
-from mesh_llm.mesh import hello, joining
+from mesh_llm.mesh import exchange, hello, joining
+from mesh_llm.mesh.address_book import AddressBook
 from mesh_llm.mesh.admission import Admission
 from mesh_llm.mesh.advert import DOMAIN as ADVERT_DOMAIN
 from mesh_llm.mesh.advert import Advert
 from mesh_llm.mesh.adverts import Adverts, OwnChanged
-from mesh_llm.mesh.gossiping import Gossiping
+from mesh_llm.mesh.description import Description
+from mesh_llm.mesh.gossiping import EXCHANGE_SECONDS_MAX, Gossiping
 from mesh_llm.mesh.hello import Hello, Refusal
 from mesh_llm.mesh.invites import Door
 from mesh_llm.mesh.joining import Admitted
 from mesh_llm.mesh.leaving import signed_leave
-from mesh_llm.mesh.ledger import KnownMember, Ledger
+from mesh_llm.mesh.ledger import Ledger
 from mesh_llm.mesh.membership import Membership
 from mesh_llm.mesh.membership_events import Doubted, Expelled, Introduced, Leaving, Member, RecordsChanged
+from mesh_llm.mesh.neighbour import Neighbour
 from mesh_llm.mesh.notices import Effect as NoticeEffect
-from mesh_llm.mesh.notices import Forward, NoticeAccepted
+from mesh_llm.mesh.notices import Forward
 from mesh_llm.mesh.noticing import Noticing
 from mesh_llm.mesh.peers import Peers
+from mesh_llm.mesh.probes import some
 from mesh_llm.mesh.signatures import NodeKey
 from mesh_llm.mesh.transport import (
     Addresses,
@@ -40,6 +45,7 @@ from mesh_llm.mesh.transport import (
     Refused,
     Stream,
     Transport,
+    Unreachable,
 )
 from mesh_llm.runtime.bell import Bell
 from mesh_llm.runtime.clock import Clock
@@ -49,35 +55,20 @@ logger = logging.getLogger(__name__)
 INTRODUCTIONS_APART_S = 15.0
 """The address book speaks again this often: whoever was forgotten, or met nobody, is found in the end."""
 
+INTRODUCTIONS_MAX = 8
+"""At once, after the first time: most of those who are not there never come back."""
+
+INTRODUCED_MAX = 16
+"""Members of which a newcomer is told at the door. One that lives will do."""
+
 ADVERTS_APART_S = 0.5
 """Between two versions of this node's own advert: each goes to everybody."""
 
+ADDRESSES_APART_S = 5.0
+"""Between two looks at where this node can be reached."""
+
 RECORDS_APART_S = 5.0
 """Between two writes of the address book. What admission decides is written at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What this node says of itself, besides what the mesh knows anyway."""
-
-    name: str
-    role: str
-    program_version: str
-    memory_bytes: int = 0
-    models: tuple[ServedOffer, ...] = ()
-    on_disk: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    """Another member, as this node sees it now."""
-
-    member: Member
-    advert: Advert
-    busy: int
-    """Requests it is answering, as it said last."""
-    round_trip_s: float | None
-    connected: bool
 
 
 class Mesh:
@@ -106,8 +97,11 @@ class Mesh:
         self._changes = changes
         self._transport = transport
         self._admission = Admission(key, ledger)
-        self._members = {member.node: member for member in ledger.members}
-        self._members_changed = False
+        self._book = AddressBook(
+            member
+            for member in ledger.members
+            if self._admission.judge(member.certificate, member.node) is None
+        )
         self._started = int(clock.epoch())
         self._peers = Peers(transport, self, clock)
         self._noticing = Noticing(self._admission, self._peers, self._perform)
@@ -117,7 +111,7 @@ class Mesh:
         """Set when nobody is left who takes this node for a member."""
         self._gossiping = Gossiping(
             Membership(key.node, chance, incarnation=self._started),
-            Adverts(key.node, chance, self._sign_advert, self._admit_advert),
+            Adverts(key.node, chance, partial(key.sign, ADVERT_DOMAIN), self._admit_advert),
             self._peers,
             clock,
             busy,
@@ -196,11 +190,11 @@ class Mesh:
     # -- what a person may want ----------------------------------------------------------------------------
 
     def invite(self, ttl_s: int, *, once: bool = False) -> str:
-        """A new token. Raises RequestRefused."""
+        """A new token. Raises RequestRefused, DiskFull."""
         token = self._admission.invite(
             self._doors(), self._clock.epoch(), self._chance, ttl_s=ttl_s, once=once
         )
-        self._write()
+        self._keep(self._record())
         return token
 
     def revoke(self, text: str) -> None:
@@ -209,16 +203,16 @@ class Mesh:
 
     def kick(self, node: NodeId) -> None:
         """Throw a member out. Raises RequestRefused."""
-        certificates = [member.certificate for member in self._members.values()]
+        certificates = [member.certificate for member in self._book.members()]
         self._perform(self._admission.kick(node, certificates, self._clock.epoch()))
 
     # -- peers.Household -----------------------------------------------------------------------------------
 
     def hello(self, fast_path: FastPath | None) -> bytes:
         version = self._describe().program_version
-        return hello.encode_hello(
-            Hello(self._admission.certificate, version, fast_path, addresses=self._transport.addresses)
-        )
+        addresses = self._transport.addresses
+        told = Addresses(addresses.direct[: hello.ADDRESSES_MAX - 1], addresses.relay)
+        return hello.encode_hello(Hello(self._admission.certificate, version, fast_path, addresses=told))
 
     def welcome(self, peer: NodeId, greeting: bytes) -> FastPath | None:
         said = hello.decode_hello(greeting)
@@ -227,8 +221,10 @@ class Mesh:
             raise Refused(refusal.message)
         self._shut_out.discard(peer)
         self._remember(peer, said.certificate, said.addresses)
-        self._gossiping.tell(Introduced((peer,)))
         return said.fast_path
+
+    def met(self, peer: NodeId) -> None:
+        self._gossiping.tell(Introduced((peer,)))
 
     def refused(self, peer: NodeId, reason: str) -> None:
         if Refusal.of(reason) is not Refusal.EXPELLED or peer in self._shut_out:
@@ -241,9 +237,9 @@ class Mesh:
 
     def addresses_of(self, peer: NodeId) -> Addresses:
         """All that is known: an address may be stale, and more of them cost one packet each."""
-        advert, known = self._gossiping.adverts.get(peer), self._members.get(peer)
+        advert = self._gossiping.adverts.get(peer)
         told = [advert.addresses] if advert else []
-        told += [known.addresses] if known else []
+        told.append(self._book.addresses_of(peer))
         direct = tuple(dict.fromkeys(address for each in told for address in each.direct))
         return Addresses(direct, next((each.relay for each in told if each.relay), None))
 
@@ -253,12 +249,28 @@ class Mesh:
             raise PeerError("a request to join that says nothing")
         answer = self._admission.answer(joining.decode_request(request), stream.peer, self._clock.epoch())
         if isinstance(answer, Admitted):
-            self._write()
+            try:
+                self._keep(self._record())  # before it goes out: a single-use invite is spent now
+            except MeshError as error:
+                logger.error("%s cannot join: %s", short(stream.peer), error)
+                await stream.refuse("This door cannot write down who joins. Try another.")
+                return
+            answer = replace(answer, adverts=self._introductions())
             logger.info("%s has joined the mesh", short(stream.peer))
         await stream.send(joining.encode_answer(answer))
         await stream.finish()
 
     async def answer(self, stream: Stream) -> None:
+        if stream.kind is Kind.TUNNEL:
+            await self._answer_tunnel(stream)
+            return
+        try:
+            async with asyncio.timeout(EXCHANGE_SECONDS_MAX):
+                await self._answer_exchange(stream)
+        except TimeoutError:
+            raise Unreachable(f"{short(stream.peer)} did not go on") from None
+
+    async def _answer_exchange(self, stream: Stream) -> None:
         match stream.kind:
             case Kind.GOSSIP:
                 await self._gossiping.answer(stream)
@@ -266,9 +278,7 @@ class Mesh:
                 await self._noticing.take(stream)
             case Kind.RECORDS:
                 await self._noticing.answer(stream)
-            case Kind.TUNNEL:
-                await self._answer_tunnel(stream)
-            case Kind.HELLO | Kind.JOIN:
+            case Kind.TUNNEL | Kind.HELLO | Kind.JOIN:
                 raise PeerError("an introduction in the middle of a conversation")
 
     def receive(self, peer: NodeId, datagram: bytes) -> None:
@@ -283,7 +293,7 @@ class Mesh:
 
     def names(self) -> dict[NodeId, str]:
         """Every other member that is known, living or not."""
-        adverts = {node: self._gossiping.adverts.get(node) for node in self._members}
+        adverts = {node: self._gossiping.adverts.get(node) for node in self._book.nodes()}
         return {node: advert.name if advert else "" for node, advert in adverts.items()}
 
     def name_of(self, node: NodeId) -> str:
@@ -291,30 +301,28 @@ class Mesh:
         return f"{advert.name} ({short(node)})" if advert and advert.name else short(node)
 
     def _perform(self, effects: list[NoticeEffect]) -> None:
-        for effect in effects:
-            match effect:
-                case Forward(notice, besides):
-                    self._noticing.forward(notice, besides)
-                case NoticeAccepted():
-                    self._judge_anew()
-                    self._write()
+        """Of one frame, or of one wish: all came the same way."""
+        if not effects:
+            return
+        new = [effect for effect in effects if isinstance(effect, Forward)]
+        if new:
+            self._noticing.forward(tuple(effect.notice for effect in new), new[0].besides)
+        self._judge_anew()
+        self._write()
 
     def _judge_anew(self) -> None:
         """After an expulsion may have come: who is no member any more is cut off at once."""
         self._gossiping.tell(RecordsChanged(self._admission.notices.digest().to_bytes(8, "big")))
-        for node, member in list(self._members.items()):
-            refusal = self._admission.judge(member.certificate, node)
+        for member in self._book.members():
+            refusal = self._admission.judge(member.certificate, member.node)
             if refusal is not None:
-                logger.info("%s was removed from the mesh", self.name_of(node))
-                del self._members[node]
-                self._gossiping.tell(Expelled(node))
-                self._peers.close(node, refusal.message)
+                logger.info("%s was removed from the mesh", self.name_of(member.node))
+                self._book.remove(member.node)
+                self._gossiping.tell(Expelled(member.node))
+                self._peers.close(member.node, refusal.message)
         if self._admission.judge(self._admission.certificate, self.me) is not None:
             self.removed.set()
         self._changes.ring()
-
-    def _sign_advert(self, body: bytes) -> bytes:
-        return self._key.sign(ADVERT_DOMAIN, body)
 
     def _admit_advert(self, advert: Advert) -> None:
         refusal = self._admission.judge(advert.certificate, advert.node)
@@ -332,8 +340,13 @@ class Mesh:
         self._changes.ring()
 
     def _remember(self, node: NodeId, certificate: bytes, addresses: Addresses) -> None:
-        self._members[node] = KnownMember(node, certificate, addresses, int(self._clock.epoch()))
-        self._members_changed = True
+        self._book.remember(node, certificate, addresses, self._clock.epoch())
+
+    def _introductions(self) -> tuple[bytes, ...]:
+        """For a newcomer: the adverts of this node and of some others."""
+        others = [each.advert.node for each in self.neighbours() if each.advert.role != "client"]
+        told = (self.me, *some(self._chance, others, INTRODUCED_MAX - 1))
+        return tuple(exchange.encode(signed) for signed in self._gossiping.adverts.answer_to(told))
 
     def _doors(self) -> list[Door]:
         """This node, and some that live."""
@@ -346,39 +359,40 @@ class Mesh:
         while True:
             now = (self._describe(), self._transport.addresses)
             if now != told:
-                told = now
-                self._gossiping.tell_adverts(OwnChanged(self._advert(*now)))
-            await asyncio.sleep(ADVERTS_APART_S)
-            with suppress(TimeoutError):  # addresses change without a bell
-                async with asyncio.timeout(RECORDS_APART_S):
-                    await self._changes.wait_for_ring()
+                said, addresses = told = now
+                advert = said.advert(self.me, addresses, self._admission.certificate, self._started)
+                self._gossiping.tell_adverts(OwnChanged(advert))
+            async with asyncio.TaskGroup() as both:  # what rings meanwhile is not missed
+                both.create_task(asyncio.sleep(ADVERTS_APART_S))
+                both.create_task(self._wait_for_change())
 
-    def _advert(self, said: Description, addresses: Addresses) -> Advert:
-        return Advert(
-            self.me,
-            0,
-            name=said.name,
-            program_version=said.program_version,
-            role=said.role,
-            addresses=addresses,
-            certificate=self._admission.certificate,
-            memory_bytes=said.memory_bytes,
-            models=said.models,
-            on_disk=said.on_disk,
-            started=self._started,
-        )
+    async def _wait_for_change(self) -> None:
+        with suppress(TimeoutError):  # addresses change without a bell
+            async with asyncio.timeout(ADDRESSES_APART_S):
+                await self._changes.wait_for_ring()
 
     async def _introduce(self) -> None:
+        self._gossiping.tell(Introduced(self._book.nodes()))
         while True:
-            self._gossiping.tell(Introduced(tuple(self._members)))
             await asyncio.sleep(INTRODUCTIONS_APART_S)
+            living = set(self._gossiping.membership.living())
+            gone = [node for node in self._book.nodes() if node not in living]
+            self._gossiping.tell(Introduced(tuple(some(self._chance, gone, INTRODUCTIONS_MAX))))
 
     async def _keep_records(self) -> None:
         while True:
             await asyncio.sleep(RECORDS_APART_S)
-            if self._members_changed:
+            if self._book.changed:
                 self._write()
 
     def _write(self) -> None:
-        self._members_changed = False
-        self._keep(self._admission.ledger.with_members(tuple(self._members.values())))
+        """Tries again later where the disk is full: a node does not end for that."""
+        try:
+            self._keep(self._record())
+        except MeshError as error:
+            self._book.changed = True
+            logger.error("%s", error)
+
+    def _record(self) -> Ledger:
+        living = self._gossiping.membership.living()
+        return self._book.written(self._admission.ledger, living, self._clock.epoch())
