@@ -121,8 +121,12 @@ async def ended(store: Path, home: Path, *arguments: str, **more: str) -> tuple[
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(BOUND_S):
-        out, err = await process.communicate()
+    try:
+        async with asyncio.timeout(BOUND_S):
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
 
