@@ -14,10 +14,11 @@ from mesh_llm.core.ids import NodeId
 from mesh_llm.core.offers import ModelOffer, ServedOffer
 from mesh_llm.mesh import invites
 from mesh_llm.mesh.entering import enter
+from mesh_llm.mesh.hello import Hello, encode_hello
 from mesh_llm.mesh.ledger import Ledger, founded
 from mesh_llm.mesh.memory_transport import MemoryNetwork
 from mesh_llm.mesh.service import Description, Mesh
-from mesh_llm.mesh.transport import Stream, Transport
+from mesh_llm.mesh.transport import Connection, Kind, Stream, Transport
 from mesh_llm.runtime.bell import Bell
 from mesh_llm.runtime.clock import Clock
 from mesh_llm.runtime.tasks import unwrapped
@@ -174,6 +175,12 @@ class Town:
         await until(lambda: all_see_each_other(nodes), within_s=20)
         return nodes
 
+    @asynccontextmanager
+    async def voice(self, number: int = 90) -> AsyncGenerator["Voice"]:
+        """Somebody who speaks by hand what a node would never say; a stranger at first."""
+        async with self.network.transport(key(number).node) as transport:
+            yield Voice(self, number, transport)
+
     def cut(self, ones: list[Resident], others: list[Resident]) -> None:
         for one in ones:
             for other in others:
@@ -183,6 +190,45 @@ class Town:
         for one in ones:
             for other in others:
                 self.network.mend(one.id, other.id)
+
+
+class Voice:
+    def __init__(self, town: Town, number: int, transport: Transport) -> None:
+        self.key = key(number)
+        self.transport = transport
+        self.certificate = b""
+        self._town = town
+
+    @property
+    def id(self) -> NodeId:
+        return self.key.node
+
+    async def join(self, token: str) -> Ledger:
+        ledger = await enter([invites.read(token)], self.transport, "1", self._town.clock.epoch())
+        self.certificate = ledger.certificate
+        return ledger
+
+    async def call(self, node: Resident) -> Connection:
+        """Without a word."""
+        return await self.transport.connect(node.id, node.transport.addresses)
+
+    async def greet(self, node: Resident, **said: Any) -> Connection:
+        """As a member. Raises Refused."""
+        connection = await self.call(node)
+        hello = Hello(**{"certificate": self.certificate, "program_version": "1"} | said)
+        await self.say(connection, Kind.HELLO, encode_hello(hello))
+        return connection
+
+    async def say(self, connection: Connection, kind: Kind, *frames: bytes) -> list[bytes]:
+        """On a stream of its own; returns the answer. Raises Refused, Unreachable."""
+        async with asyncio.timeout(30), connection.stream(kind) as stream:
+            for frame in frames:
+                await stream.send(frame)
+            await stream.finish()
+            answer: list[bytes] = []
+            while (frame := await stream.receive()) is not None:
+                answer.append(frame)
+            return answer
 
 
 def all_see_each_other(nodes: list[Resident]) -> bool:

@@ -239,6 +239,7 @@ class Peers:
         try:
             return self._take_in(connection, answer or b"")
         except Refused as refused:
+            connection.close(str(refused))  # so it hears the same as at the door
             raise Unreachable(f"{short(connection.peer)} is no member: {refused}") from None
 
     # -- letting in ----------------------------------------------------------------------------------------

@@ -133,7 +133,6 @@ class Mesh:
 
     @property
     def addresses(self) -> Addresses:
-        """Where others may reach this node."""
         return self._transport.addresses
 
     async def run(self) -> None:
@@ -158,6 +157,11 @@ class Mesh:
         self._write()
         await self._transport.close()
 
+    @property
+    def protocol_errors(self) -> int:
+        """How often peers broke the protocol."""
+        return self._peers.protocol_errors
+
     # -- for the node and its gateway ----------------------------------------------------------------------
 
     def neighbours(self) -> tuple[Neighbour, ...]:
@@ -180,7 +184,7 @@ class Mesh:
         return tuple(found)
 
     def tunnel(self, node: NodeId) -> AbstractAsyncContextManager[Stream]:
-        """A stream that the node's gateway answers. Raises Unreachable, Refused."""
+        """To the node's gateway. Raises Unreachable, Refused."""
         return self._peers.stream(node, Kind.TUNNEL)
 
     def doubt(self, node: NodeId) -> None:
@@ -245,9 +249,8 @@ class Mesh:
 
     async def admit(self, stream: Stream) -> None:
         request = await stream.receive()
-        if request is None:
-            raise PeerError("a request to join that says nothing")
-        answer = self._admission.answer(joining.decode_request(request), stream.peer, self._clock.epoch())
+        join = joining.decode_request(request or b"")
+        answer = self._admission.answer(join, stream.peer, self._clock.epoch())
         if isinstance(answer, Admitted):
             try:
                 self._keep(self._record())  # before it goes out: a single-use invite is spent now
@@ -285,7 +288,6 @@ class Mesh:
         self._gossiping.receive(peer, datagram)
 
     def lost(self, peer: NodeId, reason: str) -> None:
-        logger.debug("the connection to %s has ended: %s", short(peer), reason)
         self.refused(peer, reason)
         self._gossiping.tell(Doubted(peer))
 
@@ -344,15 +346,16 @@ class Mesh:
 
     def _introductions(self) -> tuple[bytes, ...]:
         """For a newcomer: the adverts of this node and of some others."""
-        others = [each.advert.node for each in self.neighbours() if each.advert.role != "client"]
+        others = [advert.node for advert in self._those_who_stay()]
         told = (self.me, *some(self._chance, others, INTRODUCED_MAX - 1))
         return tuple(exchange.encode(signed) for signed in self._gossiping.adverts.answer_to(told))
 
     def _doors(self) -> list[Door]:
-        """This node, and some that live."""
-        others = [neighbour for neighbour in self.neighbours() if neighbour.advert.role != "client"]
-        doors = [Door(each.advert.node, each.advert.addresses) for each in others]
-        return [Door(self.me, self._transport.addresses), *doors]
+        others = [Door(advert.node, advert.addresses) for advert in self._those_who_stay()]
+        return [Door(self.me, self._transport.addresses), *others]
+
+    def _those_who_stay(self) -> list[Advert]:
+        return [each.advert for each in self.neighbours() if each.advert.role != "client"]
 
     async def _describe_self(self) -> None:
         told: tuple[Description, Addresses] | None = None
