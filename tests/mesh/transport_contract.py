@@ -122,7 +122,7 @@ async def a_stream(harness: Harness) -> AsyncGenerator[tuple[Stream, Stream]]:
 
 async def raw_pipe(connection: Any) -> Any:
     """For what no honest node sends."""
-    fast = await connection._links.open_pipe() if connection._links else None
+    fast = await connection._links.open_pipe(None) if connection._links else None
     return fast or await connection._carrier.open_pipe()
 
 

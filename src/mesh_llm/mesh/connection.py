@@ -169,7 +169,7 @@ class CarriedConnection:
             self._note_use()
 
     async def _begun_somehow(self, kind: Kind) -> FramedStream:
-        pipe = await self._links.open_pipe() if self._links else None
+        pipe = await self._links.open_pipe(self.round_trip_s) if self._links else None
         if pipe is not None:
             with suppress(Unreachable):
                 return await self._begun_on(pipe, kind)

@@ -20,6 +20,9 @@ from mesh_llm.runtime.bell import Bell
 DIAL_SECONDS_MAX = 0.5
 """Within a building it takes 3 ms. A stream waits for this at most before it goes over iroh."""
 
+NEAR_SECONDS_MAX = 0.010
+"""Of a round trip: as in a building, or a town. Beyond, no stream waits for a dial."""
+
 RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 1.0, 60.0
 """After a dial in vain, doubled each time. The first may come before the peer knows our certificate."""
 
@@ -68,13 +71,19 @@ class TlsLinks:
         self._retry_at = 0.0
         self._retry_after = RETRY_SECONDS_MIN
         self._answered: Address | None = None
+        self._dialling_aside = False
         self._closed = False
         self._changed = Bell()
         path.admit(offer.certificate, self)
 
-    async def open_pipe(self) -> Pipe | None:
-        """None where the fast path does not answer now."""
-        link = self._idle_link() or await self._dialled()
+    async def open_pipe(self, round_trip_s: float | None) -> Pipe | None:
+        """None where the fast path does not answer now, or would have to be dialled over a long way: that
+        takes three round trips, a stream over iroh one. The link is then there for a later stream."""
+        link = self._idle_link()
+        if link is None and (round_trip_s or 0.0) > NEAR_SECONDS_MAX:
+            self._dial_aside()
+            return None
+        link = link or await self._dialled()
         if link is None:
             return None
         pipe = LinkPipe(link, self._over_here)
@@ -173,11 +182,25 @@ class TlsLinks:
             async with asyncio.timeout(READY_SECONDS_MAX):
                 is_ready = await link.read(len(READY)) == READY
         self._over.discard(link)
-        if is_ready and len(self._idle) < LINKS_IDLE_MAX and not self._closed:
-            timer = asyncio.get_running_loop().call_later(IDLE_SECONDS_MAX, self._retire, link)
-            self._idle[link] = timer
-        else:
+        await (self._keep(link) if is_ready else link.close())
+
+    async def _keep(self, link: TlsLink) -> None:
+        if len(self._idle) >= LINKS_IDLE_MAX or self._closed:
             await link.close()
+            return
+        timer = asyncio.get_running_loop().call_later(IDLE_SECONDS_MAX, self._retire, link)
+        self._idle[link] = timer
+
+    def _dial_aside(self) -> None:
+        if not self._dialling_aside and not self._closed:
+            self._dialling_aside = True
+            self._path.tasks.create_task(self._dial_spare(), name="fast path spare")
+
+    async def _dial_spare(self) -> None:
+        link = await self._dialled()
+        self._dialling_aside = False
+        if link is not None:
+            await self._keep(link)
 
     def _retire(self, link: TlsLink) -> None:
         del self._idle[link]
