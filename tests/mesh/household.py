@@ -6,10 +6,11 @@
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any
 
+from mesh_llm.core.errors import DiskFull
 from mesh_llm.core.ids import NodeId
 from mesh_llm.core.offers import ModelOffer, ServedOffer
 from mesh_llm.mesh import invites
@@ -18,7 +19,7 @@ from mesh_llm.mesh.hello import Hello, encode_hello
 from mesh_llm.mesh.ledger import Ledger, founded
 from mesh_llm.mesh.memory_transport import MemoryNetwork
 from mesh_llm.mesh.service import Description, Mesh
-from mesh_llm.mesh.transport import Connection, Kind, Stream, Transport
+from mesh_llm.mesh.transport import Connection, Kind, Stream, Transport, Unreachable
 from mesh_llm.runtime.bell import Bell
 from mesh_llm.runtime.clock import Clock
 from mesh_llm.runtime.tasks import unwrapped
@@ -49,6 +50,7 @@ class Resident:
         self.models: tuple[str, ...] = (f"model {number}",)
         self.role = "server"
         self.busy = 0
+        self.disk_is_full = False
         self.changes = Bell()
         self.mesh: Mesh
         self.transport: Transport
@@ -127,12 +129,17 @@ class Resident:
             self.transport,
             clock=self._town.clock,
             chance=Random(f"{self.name} {len(self.kept)}"),
-            keep=self.kept.append,
+            keep=self._keep,
             describe=self._describe,
             answer_tunnel=self._answer_tunnel,
             busy=lambda: self.busy,
             changes=self.changes,
         )
+
+    def _keep(self, ledger: Ledger) -> None:
+        if self.disk_is_full:
+            raise DiskFull("There is no room for mesh.json. Free some.")
+        self.kept.append(ledger)
 
     def _describe(self) -> Description:
         served = tuple(ServedOffer(ModelOffer(name), ready=True) for name in self.models)
@@ -181,6 +188,13 @@ class Town:
         async with self.network.transport(key(number).node) as transport:
             yield Voice(self, number, transport)
 
+    @asynccontextmanager
+    async def insider(self) -> AsyncGenerator["Voice"]:
+        """A voice that the first resident has let in."""
+        async with self.voice() as voice:
+            await voice.join(self.residents[0].invite())
+            yield voice
+
     def cut(self, ones: list[Resident], others: list[Resident]) -> None:
         for one in ones:
             for other in others:
@@ -218,6 +232,19 @@ class Voice:
         hello = Hello(**{"certificate": self.certificate, "program_version": "1"} | said)
         await self.say(connection, Kind.HELLO, encode_hello(hello))
         return connection
+
+    async def answer(self, *said: bytes) -> None:
+        """Take one connection, and give these frames in answer to each stream on it."""
+        with suppress(Unreachable):
+            connection = await self.transport.accept()
+            while True:
+                stream = await connection.accept()
+                await stream.receive()
+                for frame in said:
+                    await stream.send(frame)
+                await stream.finish()
+                await stream.receive()
+                await stream.close()
 
     async def say(self, connection: Connection, kind: Kind, *frames: bytes) -> list[bytes]:
         """On a stream of its own; returns the answer. Raises Refused, Unreachable."""

@@ -36,7 +36,7 @@ from mesh_llm.mesh.transport import (
     Unreachable,
 )
 from mesh_llm.runtime.tasks import beside
-from tests.mesh.household import LoopClock, Town, Voice, all_see_each_other, in_town, until
+from tests.mesh.household import LoopClock, Town, all_see_each_other, in_town, until
 from tests.mesh.members import founder, key, let_in, line
 from tests.simulation.virtual_time import run_virtually
 
@@ -177,17 +177,10 @@ def test_many_silent_strangers_do_not_keep_a_member_out():
 # -- members that break the rules --------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def an_insider(town: Town, at: int = 0) -> AsyncGenerator[Voice]:
-    async with town.voice() as insider:
-        await insider.join(town.residents[at].invite())
-        yield insider
-
-
 def test_a_member_that_keeps_sending_nonsense_is_cut_off_for_a_minute():
     async def story(town: Town) -> None:
         one, other = await town.mesh_of(2)
-        async with an_insider(town) as insider:
+        async with town.insider() as insider:
             connection = await insider.greet(one)
             connection.send_datagram(b"\xff\xff")
             await insider.say(connection, Kind.RECORDS, bytes(8))
@@ -210,7 +203,7 @@ def test_a_member_that_keeps_sending_nonsense_is_cut_off_for_a_minute():
 def test_nonsense_on_a_members_stream_ends_the_stream_and_is_counted(kind: Kind):
     async def story(town: Town) -> None:
         one, other = await town.mesh_of(2)
-        async with an_insider(town) as insider:
+        async with town.insider() as insider:
             connection = await insider.greet(one)
             with suppress(Unreachable):  # an answer may be out before the nonsense is read
                 await insider.say(connection, kind, b"\x01\xff", b"\xc1\xc1")
@@ -225,7 +218,7 @@ def test_nonsense_on_a_members_stream_ends_the_stream_and_is_counted(kind: Kind)
 def test_a_member_that_leaves_a_stream_open_is_not_waited_for(kind: Kind):
     async def story(town: Town) -> None:
         node = await town.founder()
-        async with an_insider(town) as insider:
+        async with town.insider() as insider:
             connection = await insider.greet(node)
             with suppress(Unreachable):
                 async with asyncio.timeout(20), connection.stream(kind) as stream:
@@ -239,7 +232,7 @@ def test_a_member_that_leaves_a_stream_open_is_not_waited_for(kind: Kind):
 def test_a_member_says_hello_once():
     async def story(town: Town) -> None:
         node = await town.founder()
-        async with an_insider(town) as insider:
+        async with town.insider() as insider:
             connection = await insider.greet(node)
             for kind in (Kind.HELLO, Kind.JOIN):
                 with pytest.raises(Refused, match="member already"):
@@ -252,7 +245,7 @@ def test_a_member_says_hello_once():
 def test_a_kicked_member_loses_every_connection_that_it_has():
     async def story(town: Town) -> None:
         node = await town.founder()
-        async with an_insider(town) as insider:
+        async with town.insider() as insider:
             connections = [await insider.greet(node) for _ in range(CONNECTIONS_OF_PEER_MAX)]
             node.mesh.kick(insider.id)
             for connection in connections:
@@ -266,7 +259,7 @@ def test_a_kicked_member_loses_every_connection_that_it_has():
 def test_a_member_has_few_connections_and_the_newest_stay():
     async def story(town: Town) -> None:
         node = await town.founder()
-        async with an_insider(town) as insider:
+        async with town.insider() as insider:
             connections = [await insider.greet(node) for _ in range(CONNECTIONS_OF_PEER_MAX + 2)]
             for connection in connections[:2]:
                 assert await reason_of(connection) == "there is a newer connection"

@@ -1,14 +1,16 @@
 """Whole meshes in virtual time: what nodes promise each other, without HTTP and without engines."""
 
 import asyncio
+import logging
 
 import pytest
 
-from mesh_llm.core.errors import InviteFault, InviteRefused
+from mesh_llm.core.errors import DiskFull, InviteFault, InviteRefused
 from mesh_llm.mesh import invites
 from mesh_llm.mesh.invites import Door
 from mesh_llm.mesh.transport import Refused, Unreachable
-from tests.mesh.household import Resident, Town, all_see_each_other, in_town, until
+from tests.mesh.household import Resident, Town, all_see_each_other, in_town, timers_of, until
+from tests.simulation.seeds import COUNT
 
 DEAD_S = 10.0
 """In which a dead node is out of everybody's sight."""
@@ -315,3 +317,75 @@ def test_a_partition_heals(seed: int):
         )
 
     in_town(story, seed=seed)
+
+
+def test_who_was_let_in_by_a_door_that_is_gone_is_a_member_all_the_same():
+    async def story(town: Town) -> None:
+        first = await town.founder()
+        second = await town.guest(first.invite())
+        third = await town.guest(second.invite())
+        await until(lambda: all_see_each_other([first, second, third]), within_s=5)
+        await second.die()
+        await until(lambda: all_see_each_other([first, third]), within_s=DEAD_S)
+        await third.die()
+        await third.live(third.kept[-1])
+        await until(lambda: all_see_each_other([first, third]), within_s=HEALED_S)
+
+    in_town(story)
+
+
+def test_a_full_disk_ends_no_node_and_what_was_decided_is_written_later():
+    async def story(town: Town) -> None:
+        one, other, victim = await town.mesh_of(3)
+        await asyncio.sleep(10)
+        one.disk_is_full = True
+        one.mesh.kick(victim.id)
+        with pytest.raises(DiskFull):
+            one.invite()
+        await until(lambda: all_see_each_other([one, other]), within_s=5)
+        assert one.kept[-1].notices == ()
+        one.disk_is_full = False
+        await until(lambda: len(one.kept[-1].notices) > 0, within_s=10)
+
+    in_town(story)
+
+
+def test_nodes_that_come_and_go_leave_nothing_behind():
+    async def story(town: Town) -> None:
+        node, other = await town.mesh_of(2)
+        token = node.invite()
+        for number in range(30):
+            guest = await town.guest(token)
+            await asyncio.sleep(number % 3)
+            await (guest.die() if number % 2 else guest.leave())
+        await asyncio.sleep(300)
+        tasks, timers = len(asyncio.all_tasks()), len(timers_of(asyncio.get_running_loop()))
+        assert tasks < 100 and timers < 500
+        await asyncio.sleep(3600)
+        assert all_see_each_other([node, other])
+        assert len(asyncio.all_tasks()) <= tasks + 40  # the gone are asked after, some at a time
+        assert len(timers_of(asyncio.get_running_loop())) <= timers + 100
+
+    in_town(story)
+
+
+@pytest.mark.parametrize(("count", "seconds"), [(6, 3600), (30, 3600 if COUNT > 20 else 120)])
+def test_a_calm_mesh_stays_calm(count: int, seconds: int, caplog: pytest.LogCaptureFixture):
+    """No living node is ever taken for dead or suspect, nothing piles up, and little is written."""
+
+    async def story(town: Town) -> None:
+        nodes = await town.mesh_of(count)
+        await asyncio.sleep(20)
+        tasks, timers = len(asyncio.all_tasks()), len(timers_of(asyncio.get_running_loop()))
+        writes = sum(len(node.kept) for node in nodes)
+        await asyncio.sleep(seconds)
+        assert all_see_each_other(nodes)
+        assert len(asyncio.all_tasks()) < 1.2 * tasks
+        assert len(timers_of(asyncio.get_running_loop())) < 1.2 * timers
+        assert sum(len(node.kept) for node in nodes) - writes <= count
+        assert sum(node.mesh.protocol_errors for node in nodes) == 0
+
+    with caplog.at_level(logging.INFO, logger="mesh_llm.mesh.service"):
+        in_town(story)
+    said = [record.getMessage() for record in caplog.records]
+    assert not [line for line in said if line.endswith(("is dead", "is suspect"))]

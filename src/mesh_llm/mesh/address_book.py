@@ -15,7 +15,7 @@ class AddressBook:
     def __init__(self, members: Iterable[KnownMember]) -> None:
         self._members = {member.node: member for member in members}
         self.changed = False
-        """Since it was last written."""
+        """Since it was last written, in more than who was seen when."""
 
     def __contains__(self, node: NodeId) -> bool:
         return node in self._members
@@ -33,8 +33,10 @@ class AddressBook:
 
     def remember(self, node: NodeId, certificate: bytes, addresses: Addresses, now: float) -> None:
         """`now`: seconds since the epoch."""
-        self._members[node] = KnownMember(node, certificate, addresses, int(now))
-        self.changed = True
+        before = self._members.get(node)
+        known = self._members[node] = KnownMember(node, certificate, addresses, int(now))
+        if before is None or replace(before, last_seen=known.last_seen) != known:
+            self.changed = True
 
     def remove(self, node: NodeId) -> None:
         del self._members[node]

@@ -198,7 +198,7 @@ class Mesh:
         token = self._admission.invite(
             self._doors(), self._clock.epoch(), self._chance, ttl_s=ttl_s, once=once
         )
-        self._keep(self._record())
+        self._write_now()
         return token
 
     def revoke(self, text: str) -> None:
@@ -253,7 +253,7 @@ class Mesh:
         answer = self._admission.answer(join, stream.peer, self._clock.epoch())
         if isinstance(answer, Admitted):
             try:
-                self._keep(self._record())  # before it goes out: a single-use invite is spent now
+                self._write_now()  # before it goes out: a single-use invite is spent now
             except MeshError as error:
                 logger.error("%s cannot join: %s", short(stream.peer), error)
                 await stream.refuse("This door cannot write down who joins. Try another.")
@@ -267,22 +267,16 @@ class Mesh:
         if stream.kind is Kind.TUNNEL:
             await self._answer_tunnel(stream)
             return
+        exchanges = {
+            Kind.GOSSIP: self._gossiping.answer,
+            Kind.NOTICE: self._noticing.take,
+            Kind.RECORDS: self._noticing.answer,
+        }
         try:
             async with asyncio.timeout(EXCHANGE_SECONDS_MAX):
-                await self._answer_exchange(stream)
+                await exchanges[stream.kind](stream)
         except TimeoutError:
             raise Unreachable(f"{short(stream.peer)} did not go on") from None
-
-    async def _answer_exchange(self, stream: Stream) -> None:
-        match stream.kind:
-            case Kind.GOSSIP:
-                await self._gossiping.answer(stream)
-            case Kind.NOTICE:
-                await self._noticing.take(stream)
-            case Kind.RECORDS:
-                await self._noticing.answer(stream)
-            case Kind.TUNNEL | Kind.HELLO | Kind.JOIN:
-                raise PeerError("an introduction in the middle of a conversation")
 
     def receive(self, peer: NodeId, datagram: bytes) -> None:
         self._gossiping.receive(peer, datagram)
@@ -391,11 +385,15 @@ class Mesh:
     def _write(self) -> None:
         """Tries again later where the disk is full: a node does not end for that."""
         try:
-            self._keep(self._record())
+            self._write_now()
         except MeshError as error:
-            self._book.changed = True
             logger.error("%s", error)
 
-    def _record(self) -> Ledger:
+    def _write_now(self) -> None:
         living = self._gossiping.membership.living()
-        return self._book.written(self._admission.ledger, living, self._clock.epoch())
+        ledger = self._book.written(self._admission.ledger, living, self._clock.epoch())
+        try:
+            self._keep(ledger)
+        except MeshError:
+            self._book.changed = True
+            raise
