@@ -150,6 +150,7 @@ class Membership:
                 self._outlook.comparison.started(self._outlook.now)
                 self._prober.start()
             case Introduced(nodes):
+                self._outlook.expelled.difference_update(nodes)  # an expulsion may turn out void
                 self._introduce(nodes)
             case MessageReceived(sender, message):
                 if self._is_listened_to(sender):

@@ -71,7 +71,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Introduced:
-    """These are admitted and may be asked whether they live: from an invite, the records, an address book.
+    """These are admitted and may be asked whether they live: from an invite, or from the address book.
     May come again and again."""
 
     nodes: tuple[NodeId, ...]
@@ -130,7 +130,7 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True)
 class Expelled:
-    """The node is a member no more, and what is said of it is not listened to."""
+    """The node is a member no more, and what is said of it is not listened to, until it is introduced anew."""
 
     node: NodeId
 

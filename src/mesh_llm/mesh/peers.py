@@ -258,7 +258,8 @@ class Peers:
             return
         finally:
             self._strangers.pop(connection, None)
-        self._household.met(connection.peer)
+        if known in self._known.get(known.peer, ()):  # it may have been thrown out meanwhile
+            self._household.met(known.peer)
         await self._serve(known)
 
     async def _get_acquainted(self, connection: Connection) -> Acquaintance:
