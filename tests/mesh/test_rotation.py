@@ -10,8 +10,8 @@ from mesh_llm.mesh.files import replace_private
 from mesh_llm.mesh.identity import KEY_FILE, NEXT_KEY_FILE, load_or_create_key
 from mesh_llm.mesh.joining import Declined, JoinRequest
 from mesh_llm.mesh.ledger import KnownMember
+from mesh_llm.mesh.ledger_file import LEDGER_FILE, load_ledger, save_ledger
 from mesh_llm.mesh.notices import NoticeReceived
-from mesh_llm.mesh.records import RECORD_FILE, load_ledger, save_ledger
 from mesh_llm.mesh.rotation import rotate_key, rotated, settle_rotation
 from mesh_llm.mesh.running import only_node_of
 from mesh_llm.mesh.transport import Addresses
@@ -84,7 +84,7 @@ def test_a_node_of_no_mesh_gets_a_new_key_only(tmp_path: Path):
     old = load_or_create_key(tmp_path, Random(1))
     rotation = rotate_key(tmp_path, Random(2), NOW)
     assert (rotation.old, rotation.new) == (old.node, load_or_create_key(tmp_path, Random(3)).node)
-    assert not (tmp_path / RECORD_FILE).exists()
+    assert not (tmp_path / LEDGER_FILE).exists()
 
 
 def test_a_running_node_keeps_its_key(tmp_path: Path):
@@ -121,7 +121,7 @@ def test_killed_after_the_record_was_written_the_next_start_ends_it(tmp_path: Pa
     again = started(tmp_path)
     assert again.me == key(9).node
     assert verified(again.certificate).chain == (first.me, second.me, key(9).node)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [RECORD_FILE, KEY_FILE]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LEDGER_FILE, KEY_FILE]
 
 
 def test_a_rotation_that_was_killed_is_ended_before_the_next_one(tmp_path: Path):
@@ -137,7 +137,7 @@ def test_a_damaged_record_ends_no_rotation(tmp_path: Path):
     _, second = line(1, 2)
     home_of(second, 2, tmp_path, [])
     replace_private(tmp_path / NEXT_KEY_FILE, key(9).seed)
-    (tmp_path / RECORD_FILE).write_bytes(b"damaged")
+    (tmp_path / LEDGER_FILE).write_bytes(b"damaged")
     with pytest.raises(RequestRefused, match="damaged"):
         settle_rotation(tmp_path)
     assert (tmp_path / NEXT_KEY_FILE).exists()

@@ -43,7 +43,7 @@ class AddressBook:
         self.changed = True
 
     def written(self, ledger: Ledger, living: Iterable[NodeId], now: float) -> Ledger:
-        """The record with these members, the living ones seen now. The book keeps what the record keeps."""
+        """The ledger with these members, the living ones seen now. The book keeps what the ledger keeps."""
         for node in living:
             if node in self._members:
                 self._members[node] = replace(self._members[node], last_seen=int(now))

@@ -26,7 +26,7 @@ from mesh_llm.mesh.transport import PeerError
 
 class Admission:
     def __init__(self, key: NodeKey, ledger: Ledger) -> None:
-        """The ledger's certificate must be the key's: `records.py` sees to that."""
+        """The ledger's certificate must be the key's: `ledger_file.py` sees to that."""
         self._key = key
         self._ledger = ledger
         self._certificate = certificates.decode(ledger.certificate)
@@ -184,7 +184,7 @@ class Admission:
         return certificate
 
     def _vouch(self, invite: Invite, sender: NodeId, now: float) -> bytes:
-        """Somebody to whom this node owes its own membership, and who lost its record, gets that back."""
+        """Somebody to whom this node owes its own membership, and who lost its ledger, gets that back."""
         known = certificates.part_of(self._certificate, sender)
         if known is not None:
             return certificates.encode(known)

@@ -1,6 +1,6 @@
 """What a node must not forget about its membership, as one frozen value.
 
-`admission.py` decides from it and gives back the next one; `records.py` keeps it in the home.
+`admission.py` decides from it and gives back the next one; `ledger_file.py` keeps it in the home.
 """
 
 from dataclasses import dataclass, replace
@@ -58,12 +58,12 @@ class Ledger:
 
     @property
     def mesh(self) -> MeshId:
-        """Raises PeerError where the certificate is damaged; a record that was read is not."""
+        """Raises PeerError where the certificate is damaged; one that was read is not."""
         return certificates.decode(self.certificate).mesh
 
     @property
     def node(self) -> NodeId:
-        """Whose record it is. Raises as `mesh` does."""
+        """Whose ledger it is. Raises as `mesh` does."""
         return certificates.decode(self.certificate).node
 
     @property

@@ -130,7 +130,7 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True)
 class Expelled:
-    """The node is a member no more, and not listened to until it is introduced anew."""
+    """The node is a member no more: what is said of it counts for nothing until it is introduced anew."""
 
     node: NodeId
 

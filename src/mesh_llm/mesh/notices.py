@@ -201,7 +201,7 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class NoticeAccepted:
-    """Judge everybody connected anew, and write the record."""
+    """Judge everybody connected anew, and write the ledger."""
 
     notice: Notice
 
@@ -247,7 +247,7 @@ class Notices:
         return self._digest
 
     def all(self) -> tuple[bytes, ...]:
-        """For a full exchange, and for the record."""
+        """For a full exchange, and for the ledger."""
         return tuple(data for _, data in self._held.values())
 
     def besides(self, theirs: Iterable[bytes]) -> tuple[bytes, ...]:

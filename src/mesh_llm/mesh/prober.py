@@ -4,12 +4,12 @@ Knows nothing of hearsay: it is told whom to doubt.
 """
 
 from mesh_llm.core.ids import NodeId
+from mesh_llm.mesh.inquiries import Favour, Inquiries
 from mesh_llm.mesh.membership_events import AckOverdue, ProbeDue, ReportOverdue, SuspicionExpired
 from mesh_llm.mesh.messages import Ping, PingReport, PingRequest
 from mesh_llm.mesh.news import Health, News
 from mesh_llm.mesh.outlook import Outlook
 from mesh_llm.mesh.probes import Probe, Probes, Rounds, some
-from mesh_llm.mesh.relays import Favour, Relays
 
 HELPERS = 3
 PROBES_MAX = 16
@@ -23,7 +23,7 @@ class Prober:
         self._outlook = outlook
         self._probes = Probes()
         self._rounds = Rounds(outlook.chance)
-        self._relays = Relays()
+        self._inquiries = Inquiries()
         self._doubts: dict[NodeId, None] = {}
         """To be asked when there is room, in the order in which they came."""
         self._suspicions: dict[NodeId, int] = {}
@@ -41,7 +41,7 @@ class Prober:
         outlook = self._outlook
         self._ticked = outlook.now
         outlook.start_timer(outlook.timing.probe, ProbeDue())
-        self._relays.expire(outlook.now)
+        self._inquiries.expire(outlook.now)
         for node in sorted(self._suspicions):
             self._probe(node, urgent=True)
         self._ask_doubted()
@@ -77,7 +77,7 @@ class Prober:
 
     def ask_for(self, asker: NodeId, sequence: int, target: NodeId) -> None:
         if target in self._outlook.roster:
-            self._relays.promise(target, Favour(asker, sequence, self._outlook.now))
+            self._inquiries.promise(target, Favour(asker, sequence, self._outlook.now))
             self._probe(target)
 
     def _ask_doubted(self) -> None:
@@ -105,7 +105,7 @@ class Prober:
         outlook = self._outlook
         others = [node for node in outlook.roster.living() if node != probe.target]
         helpers = some(outlook.chance, others, HELPERS)
-        self._relays.sent(probe.sequence, probe.target, helpers, outlook.now)
+        self._inquiries.sent(probe.sequence, probe.target, helpers, outlook.now)
         for helper in helpers:
             outlook.send(helper, PingRequest(probe.sequence, probe.target))
         return bool(helpers)
@@ -118,14 +118,14 @@ class Prober:
         self._probes.end(node)
         self._doubts.pop(node, None)
         self._suspicions.pop(node, None)
-        for favour in self._relays.fulfil(node, outlook.now):
+        for favour in self._inquiries.fulfil(node, outlook.now):
             outlook.send(favour.asker, PingReport(favour.sequence, node))
         member = outlook.roster.get(node)
         if member is not None and member.health is not Health.ALIVE:
             outlook.change(member, Health.ALIVE)
 
     def reported(self, helper: NodeId, sequence: int, target: NodeId) -> None:
-        if self._relays.reported(sequence, target, helper, self._outlook.now):
+        if self._inquiries.reported(sequence, target, helper, self._outlook.now):
             self.answered(target)
 
     def ack_overdue(self, sequence: int) -> None:

@@ -1,7 +1,7 @@
 """`mesh-llm rotate-key`: a new key for a node that does not run, which stays the member that it was.
 
 The old key vouches for the new one and takes itself out; the others hear of it at the next start. Three files
-change, in an order that survives being killed in between: the next key, the record (from here on the new key
+change, in an order that survives being killed in between: the next key, the ledger (from here on the new key
 is the node's), the key.
 """
 
@@ -17,8 +17,8 @@ from mesh_llm.mesh.expulsions import descendants
 from mesh_llm.mesh.files import replace_private, sync_folder
 from mesh_llm.mesh.identity import KEY_FILE, NEXT_KEY_FILE, load_key
 from mesh_llm.mesh.ledger import Ledger, founded
+from mesh_llm.mesh.ledger_file import load_ledger, read_ledger, save_ledger
 from mesh_llm.mesh.notices import expulsion
-from mesh_llm.mesh.records import load_ledger, read_ledger, save_ledger
 from mesh_llm.mesh.running import only_node_of
 from mesh_llm.mesh.signatures import NodeKey
 
@@ -50,7 +50,7 @@ def rotate_key(home: Path, chance: Random, now: float) -> Rotation:
 
 
 def rotated(ledger: Ledger, old: NodeKey, new: NodeKey, now: float) -> Ledger:
-    """The record as the new key's. Raises RequestRefused."""
+    """The ledger as the new key's. Raises RequestRefused."""
     certificate = certificates.decode(ledger.certificate)
     if not certificates.can_extend(certificate, new.node):
         raise RequestRefused(

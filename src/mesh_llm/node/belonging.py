@@ -1,4 +1,4 @@
-"""How a node comes to be a member: its key, its record, the network, and a way into the mesh.
+"""How a node comes to be a member: its key, its ledger, the network, and a way into the mesh.
 
 Founds a mesh where there is none, comes back where the home remembers one, asks at the doors of an invite.
 """
@@ -14,7 +14,7 @@ from mesh_llm.mesh.identity import load_or_create_key
 from mesh_llm.mesh.iroh_transport import IrohTransport
 from mesh_llm.mesh.joining import Found, Join, Rejoin, Start, plan_start
 from mesh_llm.mesh.ledger import Ledger, founded
-from mesh_llm.mesh.records import load_ledger, save_ledger
+from mesh_llm.mesh.ledger_file import load_ledger, save_ledger
 from mesh_llm.mesh.rotation import settle_rotation
 from mesh_llm.mesh.service import Description, Mesh
 from mesh_llm.mesh.signatures import NodeKey
@@ -58,7 +58,7 @@ async def belonging(
 def _remembered(
     settings: NodeSettings, doors: Doors
 ) -> tuple[NodeKey, Ledger | None, Callable[[Ledger], None]]:
-    """The key, the record of an earlier life, and how to keep it."""
+    """The key, the ledger of an earlier life, and how to keep it."""
     if settings.ephemeral:
         return NodeKey.draw(doors.chance), None, _forget
     home: Path = settings.home

@@ -17,13 +17,13 @@ from mesh_llm.mesh.ledger import IssuedInvite, KnownMember, Ledger, UsedInvite
 from mesh_llm.mesh.notices import Notices
 from mesh_llm.mesh.transport import PeerError
 
-RECORD_FILE = "mesh.json"
-RECORD_BYTES_MAX = 256 * 1024 * 1024
+LEDGER_FILE = "mesh.json"
+LEDGER_BYTES_MAX = 256 * 1024 * 1024
 """Two thousand notices of 64 KiB, in base64: more than a mesh will ever say."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
+class _LedgerOnDisk:
     """Mesh and founder are in the certificate; here they stand for people."""
 
     certificate: bytes
@@ -41,33 +41,33 @@ def load_ledger(home: Path, node: NodeId) -> Ledger | None:
     ledger = read_ledger(home)
     if ledger is not None and ledger.node != node:
         raise RequestRefused(
-            f"{home / RECORD_FILE} belongs to another key than the one beside it. Put the right node.key "
-            f"back, or delete {RECORD_FILE} and join with a new invite."
+            f"{home / LEDGER_FILE} belongs to another key than the one beside it. Put the right node.key "
+            f"back, or delete {LEDGER_FILE} and join with a new invite."
         )
     return ledger
 
 
 def read_ledger(home: Path) -> Ledger | None:
     """As `load_ledger`, whoever it was written for."""
-    path = home / RECORD_FILE
+    path = home / LEDGER_FILE
     data = _read(path)
     if data is None:
         return None
     try:
-        record = msgspec.json.decode(data, type=_Record)
-        mesh = certificates.verified(record.certificate).mesh
-        Notices(mesh, record.notices)
-        for member in record.members:
+        written = msgspec.json.decode(data, type=_LedgerOnDisk)
+        mesh = certificates.verified(written.certificate).mesh
+        Notices(mesh, written.notices)
+        for member in written.members:
             certificates.verified(member.certificate)
     except (msgspec.MsgspecError, RecursionError, PeerError, UnicodeDecodeError) as error:
         raise _damaged(path, str(error)) from None
-    return Ledger(record.certificate, record.issued, record.used, record.notices, record.members)
+    return Ledger(written.certificate, written.issued, written.used, written.notices, written.members)
 
 
 def save_ledger(home: Path, ledger: Ledger) -> None:
     """Raises DiskFull where the home cannot be written to."""
     certificate = certificates.decode(ledger.certificate)
-    record = _Record(
+    written = _LedgerOnDisk(
         ledger.certificate,
         certificate.mesh,
         certificate.founder,
@@ -76,18 +76,18 @@ def save_ledger(home: Path, ledger: Ledger) -> None:
         ledger.notices,
         ledger.members,
     )
-    replace_private(home / RECORD_FILE, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+    replace_private(home / LEDGER_FILE, msgspec.json.format(msgspec.json.encode(written)) + b"\n")
 
 
 def _read(path: Path) -> bytes | None:
     try:
         with path.open("rb") as file:
-            data = file.read(RECORD_BYTES_MAX + 1)
+            data = file.read(LEDGER_BYTES_MAX + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise RequestRefused(f"{path} cannot be read: {error.strerror}.") from error
-    if len(data) > RECORD_BYTES_MAX:
+    if len(data) > LEDGER_BYTES_MAX:
         raise _damaged(path, "it is too large")
     return data
 

@@ -31,7 +31,7 @@ class Favour:
 
 
 @dataclass(slots=True)
-class Relays:
+class Inquiries:
     _errands: dict[int, _Errand] = field(default_factory=dict[int, _Errand])
     _favours: dict[NodeId, list[Favour]] = field(default_factory=dict[NodeId, list[Favour]])
 
