@@ -3,8 +3,10 @@ from collections.abc import Callable
 
 import pytest
 
-from mesh_llm.cli.values import DURATION_SECONDS_MAX, duration, node_name, relay
+from mesh_llm.cli.values import DURATION_SECONDS_MAX, RELAY_CHARACTERS_MAX, duration, node_name, relay
+from mesh_llm.mesh import addresses
 from mesh_llm.mesh.invites import TTL_SECONDS_MAX
+from mesh_llm.mesh.transport import Addresses
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,15 @@ def test_a_relay_is_a_web_address(text: str):
 def test_anything_else_is_no_relay(text: str):
     with pytest.raises(argparse.ArgumentTypeError, match=r"https://relay\.example\.org"):
         relay(text)
+
+
+def test_a_relay_that_other_nodes_would_refuse_is_refused_at_once():
+    host = "https://relay.example.org/"
+    longest = host + "r" * (RELAY_CHARACTERS_MAX - len(host))
+    assert relay(longest) == longest
+    with pytest.raises(argparse.ArgumentTypeError, match="of 201 characters: other nodes take 200 at most"):
+        relay(longest + "r")
+    assert addresses.are_tellable(Addresses(relay=longest + "/"))
 
 
 def test_a_name_may_have_spaces_inside_and_foreign_letters():

@@ -124,6 +124,19 @@ def test_a_node_with_too_much_to_say_says_what_fits():
     assert said.on_disk == names[: len(said.on_disk)]
 
 
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        Addresses(("1.2.3.4:5",), "https://" + "r" * 300),
+        Addresses(("1.2.3.4:5", "x" * 65, "\n"), "https://ä"),
+        Addresses(("1.2.3.4:5", ""), ""),
+    ],
+)
+def test_an_address_that_others_would_refuse_keeps_no_node_from_speaking(addresses):
+    said = read(sign_advert(replace(ADVERT, addresses=addresses), sign))
+    assert said.addresses == Addresses(("1.2.3.4:5",))
+
+
 def test_ten_thousand_hostile_adverts_raise_nothing_but_peer_errors():
     whole = sign_advert(ADVERT, sign)
     assert survives(lambda body: read(SignedAdvert(body, whole.signature)), [whole.body], PeerError) > 9000

@@ -157,6 +157,12 @@ def test_addresses_that_are_too_long_or_too_many_are_left_out():
     assert said == Addresses(tuple(f"10.0.0.{n}:1" for n in range(invites.DOOR_ADDRESSES_MAX)), None)
 
 
+def test_a_token_with_an_address_that_is_none_is_damaged():
+    doors = [[bytes.fromhex(key(1).node), ["\x1b[2J"], None]]
+    fields = [bytes(16), FOUNDER.certificate, doors, int(NOW), int(NOW) + 60, False]
+    assert refusal(sealed(msgspec.msgpack.encode(fields))).fault is InviteFault.MALFORMED
+
+
 def test_each_fault_has_an_exit_code_of_its_own():
     codes = [InviteRefused(fault, "").exit_code for fault in InviteFault]
     assert codes == list(range(10, 18))

@@ -16,6 +16,10 @@ DURATION_SECONDS_MAX = 365 * DURATION_SECONDS["d"]
 """As the mesh bounds its invites; its module takes longer to import than a command may."""
 
 
+RELAY_CHARACTERS_MAX = 200
+"""Nodes tell one another 256; iroh may write a URL out longer than it was given."""
+
+
 def whole(what: str, low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         try:
@@ -60,6 +64,11 @@ def relay(text: str) -> str:
         reachable = False
     if not reachable or not text.isascii() or not text.isprintable() or " " in text:
         raise argparse.ArgumentTypeError(f"{text!r} is no relay: write for example https://relay.example.org")
+    if len(text) > RELAY_CHARACTERS_MAX:
+        raise argparse.ArgumentTypeError(
+            f"a relay's URL of {len(text)} characters: other nodes take {RELAY_CHARACTERS_MAX} at most, so "
+            "give the relay a shorter one"
+        )
     return text
 
 

@@ -11,6 +11,8 @@ from math import isfinite
 from mesh_llm.core.ids import NodeId
 from mesh_llm.core.offers import ServedOffer
 from mesh_llm.mesh import bounded
+from mesh_llm.mesh.addresses import are_tellable, tellable
+from mesh_llm.mesh.certificates import CERTIFICATE_BYTES_MAX
 from mesh_llm.mesh.news import NUMBER_MAX
 from mesh_llm.mesh.signatures import verify
 from mesh_llm.mesh.transport import Addresses, PeerError
@@ -23,10 +25,8 @@ ON_DISK_MAX = 500
 NAME_CHARACTERS_MAX = 200
 """The longest names in public hubs have about 100."""
 LISTED_MAX = 32
-"""Addresses of a node, aliases and capabilities of a model."""
+"""Aliases and capabilities of a model."""
 SLOTS_MAX = 10_000
-CERTIFICATE_BYTES_MAX = 16 * 1024
-"""As in `certificates.py`: a chain of 32 vouchers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def _what_is_wrong(advert: Advert) -> str | None:
         "name": _is_text(advert.name),
         "program version": _is_text(advert.program_version),
         "role": _is_text(advert.role),
-        "addresses": _are_addresses(advert.addresses),
+        "addresses": are_tellable(advert.addresses),
         "certificate": len(advert.certificate) <= CERTIFICATE_BYTES_MAX,
         "memory": _is_count(advert.memory_bytes),
         "models": len(advert.models) <= MODELS_MAX and all(map(_is_offer, advert.models)),
@@ -117,11 +117,6 @@ def _is_count(number: int) -> bool:
     return 0 <= number <= NUMBER_MAX
 
 
-def _are_addresses(addresses: Addresses) -> bool:
-    relay = () if addresses.relay is None else (addresses.relay,)
-    return len(addresses.direct) <= LISTED_MAX and _are_texts((*addresses.direct, *relay))
-
-
 def _is_offer(served: ServedOffer) -> bool:
     offer = served.offer
     texts = (offer.name, offer.architecture, offer.quantisation, *offer.aliases, *offer.capabilities)
@@ -139,12 +134,11 @@ def _is_offer(served: ServedOffer) -> bool:
 
 
 def _shortened(advert: Advert) -> Advert:
-    direct = tuple(filter(_is_text, advert.addresses.direct))[:LISTED_MAX]
     return replace(
         advert,
         name=_readable(advert.name),
         program_version=_readable(advert.program_version),
-        addresses=replace(advert.addresses, direct=direct),
+        addresses=tellable(advert.addresses),
         models=tuple(filter(_is_offer, advert.models))[:MODELS_MAX],
         on_disk=tuple(filter(_is_text, advert.on_disk))[:ON_DISK_MAX],
     )

@@ -4,10 +4,10 @@ Counterpart: the other side's HELLO, or a refusal whose text begins with a `Refu
 holds is `admission.py`'s question; the advert is opaque here.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from mesh_llm.mesh import bounded
+from mesh_llm.mesh import addresses, bounded
 from mesh_llm.mesh.certificates import CERTIFICATE_BYTES_MAX
 from mesh_llm.mesh.transport import Addresses, FastPath, PeerError
 
@@ -15,9 +15,7 @@ HELLO_BYTES_MAX = 128 * 1024
 """A certificate, an advert and some addresses."""
 
 VERSION_CHARACTERS_MAX = 64
-ADDRESSES_MAX = 32
-ADDRESS_CHARACTERS_MAX = 256
-"""The longest is the URL of a relay."""
+ADDRESSES_MAX = addresses.ADDRESSES_MAX
 
 FAST_PATH_CERTIFICATE_BYTES_MAX = 4096
 """A self-signed Ed25519 certificate has about 300."""
@@ -63,7 +61,7 @@ class Hello:
 
 
 def encode_hello(hello: Hello) -> bytes:
-    return bounded.encode(hello)
+    return bounded.encode(replace(hello, addresses=addresses.tellable(hello.addresses)))
 
 
 def decode_hello(frame: bytes) -> Hello:
@@ -71,22 +69,9 @@ def decode_hello(frame: bytes) -> Hello:
     hello = bounded.decode(frame, Hello, bytes_max=HELLO_BYTES_MAX, what="A hello")
     if len(hello.certificate) > CERTIFICATE_BYTES_MAX or len(hello.program_version) > VERSION_CHARACTERS_MAX:
         raise PeerError("A hello with a part that is too long.")
-    check_addresses((*hello.addresses.direct, *_present(hello.addresses.relay)))
+    addresses.check(hello.addresses)
     if hello.fast_path is not None:
-        check_addresses(hello.fast_path.addresses)
+        addresses.check_fast_path(hello.fast_path)
         if len(hello.fast_path.certificate) > FAST_PATH_CERTIFICATE_BYTES_MAX:
             raise PeerError("A hello whose fast path has a certificate that is too long.")
     return hello
-
-
-def check_addresses(addresses: tuple[str, ...]) -> None:
-    """Raises PeerError where there are too many, or one that no address looks like."""
-    if len(addresses) > ADDRESSES_MAX:
-        raise PeerError(f"{len(addresses)} addresses: {ADDRESSES_MAX} are allowed.")
-    for address in addresses:
-        if not (0 < len(address) <= ADDRESS_CHARACTERS_MAX and address.isascii() and address.isprintable()):
-            raise PeerError("An address that is none.")
-
-
-def _present(text: str | None) -> tuple[str, ...]:
-    return () if text is None else (text,)

@@ -17,7 +17,8 @@ from msgspec import Meta, Struct
 
 from mesh_llm.core.errors import InviteFault, InviteRefused
 from mesh_llm.core.ids import MeshId, NodeId, short
-from mesh_llm.mesh import bounded, certificates
+from mesh_llm.mesh import addresses, bounded, certificates
+from mesh_llm.mesh.addresses import ADDRESS_CHARACTERS_MAX, RELAY_CHARACTERS_MAX
 from mesh_llm.mesh.certificates import CERTIFICATE_BYTES_MAX, EPOCH_SECONDS_MAX, INVITE_ID_BYTES
 from mesh_llm.mesh.signatures import NODE_BYTES, SIGNATURE_BYTES, NodeKey, node_bytes, node_id, verify
 from mesh_llm.mesh.transport import Addresses, PeerError
@@ -35,10 +36,6 @@ DOORS_MAX = 4
 DOOR_ADDRESSES_MAX = 8
 """A machine with some container bridges, in both address families."""
 
-ADDRESS_CHARACTERS_MAX = 64
-"""`[IPv6%zone]:port` is 60."""
-
-RELAY_CHARACTERS_MAX = 256
 INVITE_BODY_BYTES_MAX = 24 * 1024
 """The longest certificate and four doors of everything."""
 
@@ -189,15 +186,15 @@ def _decoded(text: str) -> bytes:
 
 
 def _wire_door(door: Door) -> _WireDoor:
-    direct = [text for text in door.addresses.direct if len(text) <= ADDRESS_CHARACTERS_MAX]
-    relay = door.addresses.relay
-    if relay is not None and len(relay) > RELAY_CHARACTERS_MAX:
-        relay = None
-    return _WireDoor(node_bytes(door.node), tuple(direct[:DOOR_ADDRESSES_MAX]), relay)
+    told = addresses.tellable(door.addresses, DOOR_ADDRESSES_MAX)
+    return _WireDoor(node_bytes(door.node), told.direct, told.relay)
 
 
 def _door(wire: _WireDoor) -> Door:
-    return Door(node_id(wire.node), Addresses(wire.direct, wire.relay))
+    """Raises PeerError."""
+    where = Addresses(wire.direct, wire.relay)
+    addresses.check(where)
+    return Door(node_id(wire.node), where)
 
 
 def _no_token(text: str) -> InviteRefused:

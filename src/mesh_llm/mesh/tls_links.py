@@ -10,10 +10,11 @@ from contextlib import suppress
 from ipaddress import ip_address
 
 from mesh_llm.core.ids import NodeId
+from mesh_llm.mesh.addresses import check_fast_path
 from mesh_llm.mesh.streams import Pipe
 from mesh_llm.mesh.tls_identity import node_of
 from mesh_llm.mesh.tls_link import BUFFER_BYTES, SHUTDOWN_SECONDS_MAX, LinkPipe, TlsLink
-from mesh_llm.mesh.tls_path import ADDRESSES_MAX, READY, TlsPath
+from mesh_llm.mesh.tls_path import READY, TlsPath
 from mesh_llm.mesh.transport import FastPath, PeerError, Unreachable
 from mesh_llm.runtime.bell import Bell
 
@@ -54,8 +55,7 @@ class TlsLinks:
         """`deliver` gets the pipes of streams that the peer opens. Raises PeerError for a bad offer."""
         if node_of(offer.certificate) != peer:
             raise PeerError("a fast path whose certificate is another node's")
-        if len(offer.addresses) > ADDRESSES_MAX:
-            raise PeerError(f"a fast path with {len(offer.addresses)} addresses")
+        check_fast_path(offer)
         self._addresses = [_host_and_port(address) for address in offer.addresses]
         self._path = path
         self._offer = offer

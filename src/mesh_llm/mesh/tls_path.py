@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
+from mesh_llm.mesh.addresses import FAST_PATH_ADDRESSES_MAX
 from mesh_llm.mesh.ports import not_opened
 from mesh_llm.mesh.tls_identity import TlsIdentity
 from mesh_llm.mesh.tls_link import BUFFER_BYTES, SHUTDOWN_SECONDS_MAX, TlsLink
@@ -20,9 +21,6 @@ from mesh_llm.mesh.transport import FastPath, Unreachable
 READY = b"\x01"
 """The first byte on a link, from who was dialled: the version of the fast path. In TLS 1.3 the one who dials
 cannot know before it that its own certificate was accepted."""
-
-ADDRESSES_MAX = 16
-"""Of one offer: a machine has a handful of networks."""
 
 HANDSHAKES_MAX = 64
 HANDSHAKE_SECONDS_MAX = 5.0
@@ -77,7 +75,7 @@ class TlsPath:
     @property
     def offer(self) -> FastPath:
         port = self._listeners[0].getsockname()[1]
-        hosts = [address.rpartition(":")[0] for address in self._direct()][: ADDRESSES_MAX - 1]
+        hosts = [address.rpartition(":")[0] for address in self._direct()][: FAST_PATH_ADDRESSES_MAX - 1]
         unique = dict.fromkeys([*hosts, "127.0.0.1"])
         return FastPath(tuple(f"{host}:{port}" for host in unique), self.identity.certificate)
 
