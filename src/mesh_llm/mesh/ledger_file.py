@@ -4,6 +4,7 @@ A damaged file is told and never overwritten. Fields of newer versions are passe
 write.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,14 +83,13 @@ def save_ledger(home: Path, ledger: Ledger) -> None:
 def _read(path: Path) -> bytes | None:
     try:
         with path.open("rb") as file:
-            data = file.read(LEDGER_BYTES_MAX + 1)
+            if os.fstat(file.fileno()).st_size > LEDGER_BYTES_MAX:
+                raise _damaged(path, "it is too large")
+            return file.read()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise RequestRefused(f"{path} cannot be read: {error.strerror}.") from error
-    if len(data) > LEDGER_BYTES_MAX:
-        raise _damaged(path, "it is too large")
-    return data
 
 
 def _damaged(path: Path, why: str) -> RequestRefused:

@@ -67,7 +67,7 @@ def find_running(home: Path) -> Running | None:
     try:
         with (home / RUNNING_FILE).open("rb") as file:
             running = msgspec.json.decode(file.read(RUNNING_BYTES_MAX), type=Running)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return running if _held(home) else None
 

@@ -6,6 +6,7 @@ connection that has proven the peer's id. Knows nothing of connections.
 
 import os
 import ssl
+import warnings
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -42,7 +43,7 @@ class TlsIdentity:
         return context
 
     def client_context(self, certificate: bytes) -> ssl.SSLContext:
-        """Speaks to who holds the key of this one."""
+        """Speaks to who holds the key of this one. Raises PeerError where it is damaged."""
         return self._context(ssl.PROTOCOL_TLS_CLIENT, [certificate])
 
     def _context(self, side: int, certificates: Iterable[bytes]) -> ssl.SSLContext:
@@ -51,7 +52,10 @@ class TlsIdentity:
         context.verify_mode = ssl.CERT_REQUIRED
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         for certificate in certificates:
-            context.load_verify_locations(cadata=certificate)
+            try:
+                context.load_verify_locations(cadata=certificate)
+            except ssl.SSLError as error:  # stricter than what reads it in `node_of`
+                raise PeerError(f"a certificate that cannot be read: {error}") from error
         _load(context, self._pem, self._key_pem)
         return context
 
@@ -61,8 +65,10 @@ def node_of(certificate: bytes) -> NodeId:
     if len(certificate) > CERTIFICATE_BYTES_MAX:
         raise PeerError(f"a certificate of {len(certificate)} bytes")
     try:
-        key = x509.load_der_x509_certificate(certificate).public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what peers show is no concern of this program's user
+            key = x509.load_der_x509_certificate(certificate).public_key()
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise PeerError(f"a certificate that cannot be read: {error}") from error
     if not isinstance(key, Ed25519PublicKey):
         raise PeerError("a certificate without an Ed25519 key")
