@@ -16,7 +16,7 @@ from iroh import iroh_ffi
 
 from mesh_llm.core.errors import AddressInUse, RequestRefused
 from mesh_llm.core.ids import NodeId
-from mesh_llm.mesh.iroh_transport import ALPN, IrohTransport
+from mesh_llm.mesh.iroh_transport import ALPN, IrohTransport, over_relay
 from mesh_llm.mesh.transport import (
     Addresses,
     Connection,
@@ -179,6 +179,32 @@ async def test_callers_of_another_protocol_do_not_stop_the_next_one():
         assert near.peer == endpoint.id().to_bytes().hex()
         caller.close(0, b"")
         await endpoint.close()
+
+
+def path(*, is_relay: bool, is_selected: bool) -> iroh.PathSnapshot:
+    counts = dict.fromkeys(
+        (
+            *("rtt_ms", "udp_tx_datagrams", "udp_tx_bytes", "udp_rx_datagrams", "udp_rx_bytes"),
+            *("cwnd", "congestion_events", "lost_packets", "lost_bytes", "current_mtu"),
+        ),
+        0,
+    )
+    return iroh.PathSnapshot(
+        id="1",
+        is_selected=is_selected,
+        remote_addr="",
+        is_ip=not is_relay,
+        is_relay=is_relay,
+        rtt_ms=0,
+        stats=iroh.PathStatsRecord(**counts),
+    )
+
+
+def test_packets_go_over_a_relay_where_iroh_has_selected_it():
+    spare = path(is_relay=True, is_selected=False)
+    assert not over_relay([])
+    assert not over_relay([spare, path(is_relay=False, is_selected=True)])
+    assert over_relay([path(is_relay=False, is_selected=False), path(is_relay=True, is_selected=True)])
 
 
 def open_files() -> int:

@@ -80,3 +80,17 @@ class MemoryHarness:
 @pytest.mark.parametrize("sentence", CONTRACT, ids=name_of)
 def test_in_memory(sentence: Sentence):
     run_virtually(sentence(MemoryHarness()))
+
+
+def test_packets_that_take_the_way_over_a_relay_are_known_to_both():
+    async def sentence() -> None:
+        network = MemoryNetwork(Random(7))
+        one, other = an_id(network.chance), an_id(network.chance)
+        async with network.transport(one) as here, network.transport(other) as there:
+            near = await here.connect(there.me, there.addresses)
+            far = await there.accept()
+            assert not near.is_relayed
+            network.relay(one, other)
+            assert near.is_relayed and far.is_relayed
+
+    run_virtually(sentence())

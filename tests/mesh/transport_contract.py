@@ -454,6 +454,15 @@ async def the_round_trip_is_measured(harness: Harness) -> None:
 
 
 @promised
+async def a_way_without_a_relay_is_known_as_one(harness: Harness) -> None:
+    async with members(harness) as (near, far):
+        assert (near.is_relayed, far.is_relayed) == (False, False)
+        near.close("enough")
+        await far.wait_closed()
+        assert (near.is_relayed, far.is_relayed) == (False, False)
+
+
+@promised
 async def a_stranger_gets_few_streams_and_a_member_many(harness: Harness) -> None:
     async with strangers(harness) as (near, far):
 

@@ -24,6 +24,11 @@ class Carrier(Protocol):
         """Of any kind, acknowledgements too: while it grows, the peer lives."""
         ...
 
+    @property
+    def is_relayed(self) -> bool:
+        """Whether packets take the way over a relay now."""
+        ...
+
     async def open_pipe(self) -> Pipe:
         """Waits while the peer allows no more. Raises Unreachable."""
         ...

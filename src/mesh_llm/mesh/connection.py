@@ -97,6 +97,10 @@ class CarriedConnection:
     def round_trip_s(self) -> float | None:
         return min(self._round_trips, default=None)
 
+    @property
+    def is_relayed(self) -> bool:
+        return self._carrier.is_relayed
+
     def trust(self) -> None:
         self._trusted = True
         self._carrier.allow_pipes(STREAMS_OF_MEMBER_MAX)

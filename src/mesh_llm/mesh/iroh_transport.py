@@ -1,21 +1,19 @@
 """The door to iroh: the only module that knows it. `memory_transport.py` is its twin for tests.
 
 iroh 1.2.0 needs four cures, and they are all here or called from here: its Python half copies byte by byte
-(mended below, tested at every start); it takes 30 s to miss a dead peer (the guard of `connection.py`); a
-dropped stream looks like a finished one (the end marks of `frames.py`); its callbacks leak threads and may
-abort the process (none are used). Its exceptions end here, as Unreachable. docs/decisions/0005 has the rest.
+(`iroh_copying.py` mends and tests it at every start); it takes 30 s to miss a dead peer (the guard of
+`connection.py`); a dropped stream looks like a finished one (the end marks of `frames.py`); its callbacks
+leak threads and may abort the process (none are used). Its exceptions end here, as Unreachable.
+docs/decisions/0005 has the rest.
 """
 
 import asyncio
-import ctypes
 import os
 import re
-import struct
 from collections import deque
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import cache
-from typing import Any
 
 import iroh
 from iroh import iroh_ffi
@@ -24,6 +22,7 @@ from mesh_llm.core.errors import RequestRefused
 from mesh_llm.core.ids import NodeId, short
 from mesh_llm.mesh.connections import Connections
 from mesh_llm.mesh.frames import HEAD
+from mesh_llm.mesh.iroh_copying import mend_copying
 from mesh_llm.mesh.ports import has_ipv6, not_opened
 from mesh_llm.mesh.tls_path import TlsPath
 from mesh_llm.mesh.transport import (
@@ -62,13 +61,6 @@ REASON_BYTES_MAX = 1000
 """Of a goodbye: it travels in one packet."""
 
 CLOSE_CODE = 1
-
-COPY_TEST_BYTES = 64 * 1024
-
-COPY_TEST_SECONDS_MAX = 0.005
-"""Mended 10 us, as shipped 18,000 us; the best of five tries counts, however busy the machine."""
-
-WRONG_IROH = "mesh-llm needs iroh 1.2.0, whose copying it mends; install that one: pip install iroh==1.2.0"
 
 Failures = (iroh.IrohError, iroh_ffi.InternalError)
 
@@ -149,6 +141,10 @@ class IrohCarrier:
     def packets_received(self) -> int:
         return self._connection.stats().udp_rx_datagrams
 
+    @property
+    def is_relayed(self) -> bool:
+        return over_relay(self._connection.paths())
+
     async def open_pipe(self) -> IrohPipe:
         with _unreachable():
             return IrohPipe(await self._connection.open_bi(), self._finished, self._tasks)
@@ -209,7 +205,7 @@ class IrohTransport:
         Waits for no relay and no internet. Raises AddressInUse, RequestRefused.
         """
         _quieten()
-        _mended_copying(clock)
+        mend_copying(vars(iroh_ffi), clock)
         endpoint = await _bound(secret_key, bind_port, _relay_mode(relays))
         try:
             with unwrapped():
@@ -272,6 +268,11 @@ class IrohTransport:
                 self._connections.arrived(IrohCarrier(connection, False, self._tasks))
         finally:
             self._handshakes -= 1
+
+
+def over_relay(paths: Sequence[iroh.PathSnapshot]) -> bool:
+    """iroh keeps others beside the one it has selected, which carries the packets."""
+    return any(path.is_selected and path.is_relay for path in paths)
 
 
 def _direct(endpoint: iroh.Endpoint) -> tuple[str, ...]:
@@ -353,48 +354,3 @@ def _quieten() -> None:
     """Once in a process: iroh's own log may not be set twice."""
     os.environ["RUST_BACKTRACE"] = "0"  # messages are for people
     iroh.set_log_level(iroh.LogLevel.OFF)
-
-
-def _mended_copying(clock: Clock) -> None:
-    """Mend iroh's copying and prove it. Raises RequestRefused where another iroh is installed."""
-    try:
-        _mend_copying()
-        seconds = min(_seconds_to_copy(COPY_TEST_BYTES, clock) for _ in range(5))
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
-        raise RequestRefused(f"{WRONG_IROH} ({error!r})") from error
-    if seconds > COPY_TEST_SECONDS_MAX:
-        raise RequestRefused(f"{WRONG_IROH} (it takes {seconds:.3f} s to copy {COPY_TEST_BYTES} bytes)")
-
-
-def _mend_copying() -> None:
-    """Replace the byte-by-byte loops of uniffi 0.31 (5 MB/s, the loop stands still) by one copy each."""
-    builder = vars(iroh_ffi)["_UniffiRustBufferBuilder"]
-    buffer = vars(iroh_ffi)["_UniffiRustBuffer"]
-    for name in ("write", "_pack_into"):
-        getattr(builder, name)
-
-    def write(self: Any, value: bytes) -> None:
-        size, room = len(value), self.rbuf
-        if room.len + size > room.capacity:
-            room = self.rbuf = buffer.reserve(room, size)
-        if size:
-            ctypes.memmove(ctypes.addressof(room.data.contents) + room.len, bytes(value), size)
-            room.len += size
-
-    def pack_into(self: Any, _size: int, form: str, value: object) -> None:
-        write(self, struct.pack(form, value))
-
-    builder.write, builder._pack_into = write, pack_into
-
-
-def _seconds_to_copy(size: int, clock: Clock) -> float:
-    """Of one trip through iroh's Python half, whose outcome is checked."""
-    sample = bytes(range(256)) * (size // 256)
-    began = clock.monotonic()
-    lowered = vars(iroh_ffi)["_UniffiFfiConverterBytes"].lower(sample)
-    seconds = clock.monotonic() - began
-    copied = ctypes.string_at(lowered.data, lowered.len)
-    lowered.free()
-    if copied != len(sample).to_bytes(4, "big") + sample:
-        raise ValueError("it changes what it copies")
-    return seconds

@@ -130,11 +130,12 @@ def _arrival(piece: bytes) -> Callable[[MemoryPipe], None]:
 class MemoryCarrier:
     """`carrier.Carrier`. `join` two of them."""
 
-    def __init__(self, peer: NodeId, dialled: bool, wire: Wire) -> None:
+    def __init__(self, peer: NodeId, dialled: bool, wire: Wire, is_relayed: Callable[[], bool]) -> None:
         self.peer = peer
         self.dialled = dialled
         self.packets_received = 0
         self._wire = wire
+        self._is_relayed = is_relayed
         self._twin: MemoryCarrier = self
         self._numbers = count()
         self._pipes: dict[PipeName, MemoryPipe] = {}
@@ -150,6 +151,10 @@ class MemoryCarrier:
 
     def join(self, twin: "MemoryCarrier") -> None:
         self._twin, twin._twin = twin, self
+
+    @property
+    def is_relayed(self) -> bool:
+        return self._is_relayed()
 
     async def open_pipe(self) -> MemoryPipe:
         while self._reason is None and self._opened >= self._pipes_max:

@@ -7,6 +7,7 @@ a dead peer just falls silent. Works on any event loop, one with virtual time to
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from random import Random
 
@@ -29,6 +30,7 @@ class MemoryNetwork:
         self.latency_s = latency_s
         self.datagram_loss = datagram_loss
         self._cuts: set[frozenset[NodeId]] = set()
+        self._relayed: set[frozenset[NodeId]] = set()
         self._alive: dict[str, MemoryTransport] = {}
         self._numbers = count(1)
 
@@ -50,6 +52,13 @@ class MemoryNetwork:
 
     def mend(self, one: NodeId, other: NodeId) -> None:
         self._cuts.discard(frozenset((one, other)))
+
+    def relay(self, one: NodeId, other: NodeId) -> None:
+        """Their packets reach each other over a third party only."""
+        self._relayed.add(frozenset((one, other)))
+
+    def is_relayed(self, one: NodeId, other: NodeId) -> bool:
+        return frozenset((one, other)) in self._relayed
 
     def kill(self, node: NodeId) -> None:
         """As when a process is killed or a machine loses power: from now on it is silent."""
@@ -107,8 +116,9 @@ class MemoryTransport:
     def _join(self, there: "MemoryTransport") -> CarriedConnection:
         here_to_there = Wire(self._network, lambda: self._network.passes(self, there))
         there_to_here = Wire(self._network, lambda: self._network.passes(there, self))
-        carrier = MemoryCarrier(there.me, dialled=True, wire=here_to_there)
-        twin = MemoryCarrier(self.me, dialled=False, wire=there_to_here)
+        is_relayed = partial(self._network.is_relayed, self.me, there.me)
+        carrier = MemoryCarrier(there.me, dialled=True, wire=here_to_there, is_relayed=is_relayed)
+        twin = MemoryCarrier(self.me, dialled=False, wire=there_to_here, is_relayed=is_relayed)
         carrier.join(twin)
         there._connections.arrived(twin)
         return self._connections.adopt(carrier)

@@ -169,6 +169,11 @@ class Connection(Protocol):
         """Measured lately; None before the first measurement."""
         ...
 
+    @property
+    def is_relayed(self) -> bool:
+        """Whether its packets take the way over a relay now. Streams may still have a fast path."""
+        ...
+
     async def wait_closed(self) -> str:
         """Returns why the connection has ended."""
         ...
