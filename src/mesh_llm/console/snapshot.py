@@ -40,7 +40,7 @@ class PeerStatus:
     """As it calls itself; for people, and not unique."""
     is_client: bool
     health: str
-    """`alive`, `suspected`, `leaving`: membership's own word."""
+    """`alive` or `suspect`: membership's own word. Others are not in the list."""
     version: str
     memory_bytes: int
     """What models may use there."""

@@ -13,6 +13,13 @@ class Neighbour:
     member: Member
     advert: Advert
     busy: int
-    """Requests it is answering, as it said last."""
+    """Requests it is answering or has waiting, as it said last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """By which packets reach a node now."""
+
     round_trip_s: float | None
-    connected: bool
+    """None before the first measurement."""
+    is_relayed: bool

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from mesh_llm.core.ids import NodeId, short
 from mesh_llm.mesh.acquaintance import ERRORS_MAX, Acquaintance
+from mesh_llm.mesh.neighbour import Way
 from mesh_llm.mesh.transport import (
     CONNECT_SECONDS_MAX,
     Addresses,
@@ -131,9 +132,9 @@ class Peers:
     def connected(self) -> tuple[NodeId, ...]:
         return tuple(self._known)
 
-    def round_trip_s(self, peer: NodeId) -> float | None:
+    def way_to(self, peer: NodeId) -> Way | None:
         known = self._newest(peer)
-        return known.connection.round_trip_s if known else None
+        return Way(known.connection.round_trip_s, known.connection.is_relayed) if known else None
 
     def send(self, peer: NodeId, datagram: bytes) -> None:
         """As a datagram does: it may be lost, for example while the peer cannot be reached."""

@@ -30,7 +30,7 @@ from mesh_llm.mesh.leaving import signed_leave
 from mesh_llm.mesh.ledger import Ledger
 from mesh_llm.mesh.membership import Membership
 from mesh_llm.mesh.membership_events import Doubted, Expelled, Introduced, Leaving, Member, RecordsChanged
-from mesh_llm.mesh.neighbour import Neighbour
+from mesh_llm.mesh.neighbour import Neighbour, Way
 from mesh_llm.mesh.notices import Effect as NoticeEffect
 from mesh_llm.mesh.notices import Forward
 from mesh_llm.mesh.noticing import Noticing
@@ -167,21 +167,16 @@ class Mesh:
     def neighbours(self) -> tuple[Neighbour, ...]:
         """Every other living member that has said what it is."""
         machine = self._gossiping.membership
-        connected = set(self._peers.connected())
         found: list[Neighbour] = []
         for node in sorted(set(machine.living()) - self._shut_out):
             member, advert = machine.member(node), self._gossiping.adverts.get(node)
             if member is not None and advert is not None:
-                found.append(
-                    Neighbour(
-                        member,
-                        advert,
-                        machine.busy_of.get(node, 0),
-                        self._peers.round_trip_s(node),
-                        node in connected,
-                    )
-                )
+                found.append(Neighbour(member, advert, machine.busy_of.get(node, 0)))
         return tuple(found)
+
+    def way_to(self, node: NodeId) -> Way | None:
+        """None where no connection is open now."""
+        return self._peers.way_to(node)
 
     def tunnel(self, node: NodeId) -> AbstractAsyncContextManager[Stream]:
         """To the node's gateway. Raises Unreachable, Refused."""

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import Literal
 
 from mesh_llm.console.snapshot import PeerStatus
 from mesh_llm.core.ids import NodeId
 from mesh_llm.gateway.remote import RemoteServer, TunnelStream
+from mesh_llm.mesh.neighbour import Neighbour, Way
 from mesh_llm.mesh.service import Mesh
 
 
@@ -29,18 +31,26 @@ class Neighbourhood:
         self._mesh.doubt(node)
 
     def peers(self) -> tuple[PeerStatus, ...]:
-        return tuple(
-            PeerStatus(
-                id=neighbour.advert.node,
-                name=neighbour.advert.name,
-                is_client=neighbour.advert.role == "client",
-                health=neighbour.member.health.name.lower(),
-                version=neighbour.advert.program_version,
-                memory_bytes=neighbour.advert.memory_bytes,
-                served=neighbour.advert.models,
-                busy=neighbour.busy,
-                round_trip_s=neighbour.round_trip_s,
-                path="direct" if neighbour.connected else None,
-            )
-            for neighbour in self._mesh.neighbours()
+        return tuple(map(self._peer, self._mesh.neighbours()))
+
+    def _peer(self, neighbour: Neighbour) -> PeerStatus:
+        advert = neighbour.advert
+        way = self._mesh.way_to(advert.node)
+        return PeerStatus(
+            id=advert.node,
+            name=advert.name,
+            is_client=advert.role == "client",
+            health=neighbour.member.health.name.lower(),
+            version=advert.program_version,
+            memory_bytes=advert.memory_bytes,
+            served=advert.models,
+            busy=neighbour.busy,
+            round_trip_s=way.round_trip_s if way else None,
+            path=_path(way),
         )
+
+
+def _path(way: Way | None) -> Literal["direct", "relay"] | None:
+    if way is None:
+        return None
+    return "relay" if way.is_relayed else "direct"
