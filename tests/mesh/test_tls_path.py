@@ -1,6 +1,7 @@
 import asyncio
 import gc
 import os
+import socket
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -33,6 +34,10 @@ def offer_of(connection: Connection) -> FastPath:
     offer = connection.fast_path
     assert offer is not None
     return offer
+
+
+def pipes_of(connection: Any) -> list[Any]:
+    return [*connection._links._here, *connection._links._there]
 
 
 class FastHarness(IrohHarness):
@@ -125,6 +130,19 @@ async def test_streams_one_after_the_other_share_a_link():
         for _ in range(5):
             await bulk_over_iroh(near, far)
         assert relay.carried <= 2  # the next may begin before the peer says that the last is over
+
+
+async def test_small_frames_are_not_held_back_on_either_side():
+    async with members(FastHarness()) as (near, far):
+        async with near.stream(Kind.TUNNEL) as sending:
+            receiving = await far.accept()
+            links = [pipe.link for side in (near, far) for pipe in pipes_of(side)]
+            assert len(links) == 2
+            for link in links:
+                connected = link._writer.get_extra_info("socket")
+                assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            await sending.finish()
+            await receiving.close()
 
 
 async def test_a_link_whose_stream_the_peer_let_go_of_early_loses_no_later_stream():

@@ -33,7 +33,7 @@ class TlsLink:
         self._reader = reader
         self._writer = writer
         self._rest = b""
-        _keep_alive(writer.get_extra_info("socket"))
+        _configure(writer.get_extra_info("socket"))
 
     @property
     def is_usable(self) -> bool:
@@ -111,7 +111,10 @@ class LinkPipe:
         self._on_over(self, True)
 
 
-def _keep_alive(connected: socket.socket) -> None:
+def _configure(connected: socket.socket) -> None:
+    """asyncio leaves small frames to be held back where a socket was accepted from a listener without a named
+    protocol: each answer would take a round trip more."""
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in KEEP_ALIVE.items():
         if hasattr(socket, name):
