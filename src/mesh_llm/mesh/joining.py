@@ -11,7 +11,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from mesh_llm.core.errors import InviteFault, InviteRefused
-from mesh_llm.core.ids import MeshId, NodeId
+from mesh_llm.core.ids import NodeId
 from mesh_llm.mesh import bounded, certificates, invites
 from mesh_llm.mesh.certificates import CERTIFICATE_BYTES_MAX, Standing
 from mesh_llm.mesh.invites import Invite
@@ -60,10 +60,6 @@ class Found:
 @dataclass(frozen=True, slots=True)
 class Rejoin:
     """It is a member: no token is needed, and an expired one is no matter."""
-
-    mesh: MeshId
-    invites: tuple[Invite, ...] = ()
-    """To be tried where the members refuse the certificate, because who let this node in was thrown out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,16 +127,15 @@ def welcomed(answer: Admitted, invite: Invite, me: NodeId) -> Standing:
     return standing
 
 
-def plan_start(record: Ledger | None, tokens: Sequence[str], now: float) -> Start:
+def plan_start(ledger: Ledger | None, tokens: Sequence[str], now: float) -> Start:
     """What to do with what the home remembers and the person gave. Raises InviteRefused where no token is any
     good, with the reason of the first."""
     if not tokens:
-        return Found() if record is None else Rejoin(record.mesh)
+        return Found() if ledger is None else Rejoin()
     read, unreadable = _sorted(tokens, invites.read)
-    own = [invite.token for invite in read if record is not None and invite.mesh == record.mesh]
-    if record is not None and own:
-        return Rejoin(record.mesh, tuple(_sorted(own, lambda token: invites.parse(token, now))[0]))
-    mesh = None if record is None or record.alone else record.mesh
+    if ledger is not None and any(invite.mesh == ledger.mesh for invite in read):
+        return Rejoin()
+    mesh = None if ledger is None or ledger.alone else ledger.mesh
     usable, spoiled = _sorted(
         [invite.token for invite in read], lambda token: invites.parse(token, now, mesh)
     )

@@ -1,4 +1,4 @@
-"""What nodes tell one another about a node, and which of two tellings is the newer.
+"""What nodes tell one another about a node.
 
 Hearsay: whoever reads it decides what it is worth (`membership.py`). Only a leave carries a proof, its
 sender's signature, and therefore may be believed from anybody.
@@ -38,10 +38,6 @@ class News:
     """Of the newest advert of the node that the teller holds; 0 for none."""
     signature: bytes = b""
     """Of a leave by the leaver itself (`leaving.py`); empty for everything else."""
-
-    def overrides(self, other: "News") -> bool:
-        """A newer incarnation wins; within one, worse news wins. Versions are compared on their own."""
-        return (self.incarnation, self.health) > (other.incarnation, other.health)
 
 
 @dataclass(frozen=True, slots=True)
