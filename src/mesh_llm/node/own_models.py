@@ -37,7 +37,9 @@ class OwnModels:
 
     @property
     def memory_bytes(self) -> int:
-        """What models may use here."""
+        """What models may use here: of a client's machine nothing."""
+        if self._settings.client:
+            return 0
         return memory_for_models(self.machine, self._settings.memory_bytes_max)
 
     def fetching(self) -> tuple[str, ...]:
