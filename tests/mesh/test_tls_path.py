@@ -133,16 +133,15 @@ async def test_streams_one_after_the_other_share_a_link():
 
 
 async def test_small_frames_are_not_held_back_on_either_side():
-    async with members(FastHarness()) as (near, far):
-        async with near.stream(Kind.TUNNEL) as sending:
-            receiving = await far.accept()
-            links = [pipe.link for side in (near, far) for pipe in pipes_of(side)]
-            assert len(links) == 2
-            for link in links:
-                connected = link._writer.get_extra_info("socket")
-                assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            await sending.finish()
-            await receiving.close()
+    async with members(FastHarness()) as (near, far), near.stream(Kind.TUNNEL) as sending:
+        receiving = await far.accept()
+        links = [pipe.link for side in (near, far) for pipe in pipes_of(side)]
+        assert len(links) == 2
+        for link in links:
+            connected = link._writer.get_extra_info("socket")
+            assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        await sending.finish()
+        await receiving.close()
 
 
 async def test_a_link_whose_stream_the_peer_let_go_of_early_loses_no_later_stream():
