@@ -127,6 +127,10 @@ async def sends_nonsense(request: web.Request, response: web.StreamResponse) -> 
     await response.write(b"data: {not json\n\n")
 
 
+async def redirects(request: web.Request, response: web.StreamResponse) -> None:
+    raise web.HTTPTemporaryRedirect("/v1/completions")
+
+
 async def answers_well(request: web.Request, response: web.StreamResponse) -> None:
     await response.prepare(request)
     await response.write(CHUNK)

@@ -46,6 +46,13 @@ def test_other_failures_of_the_engine_are_a_502_with_its_words():
     assert read_engine_error(503, told("Loading model")).http_status == 503
 
 
+@pytest.mark.parametrize("status", [301, 307, 308])
+def test_a_redirect_is_told_as_one_whatever_its_page_says(status):
+    error = read_engine_error(status, b"<a href='elsewhere'>unknown</a>")
+    assert error.http_status == 502
+    assert f"HTTP {status}" in str(error) and "--endpoint" in str(error)
+
+
 @given(st.integers(201, 599), st.binary())
 def test_any_answer_of_an_engine_has_a_meaning(status, body):
     error = read_engine_error(status, body)

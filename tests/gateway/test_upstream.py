@@ -10,6 +10,7 @@ from tests.gateway.broken_engine import (
     broken_engine,
     dies_before_its_head,
     dies_in_mid_stream,
+    redirects,
     talks_for_ever,
 )
 
@@ -29,6 +30,13 @@ async def test_bytes_arrive_as_they_were_sent(upstream):
     async with broken_engine(answers_well) as engine, upstream.send(engine.endpoint, PATH, BODY) as answer:
         assert answer.status == 200
         assert await answer.whole() == CHUNK + LAST
+
+
+async def test_a_redirect_is_not_followed(upstream):
+    async with broken_engine(redirects) as engine:
+        async with upstream.send(engine.endpoint, PATH, BODY) as answer:
+            assert answer.status == 307
+        assert len(engine.bodies) == 1
 
 
 async def test_leaving_hangs_up(upstream):

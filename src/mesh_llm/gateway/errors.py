@@ -62,6 +62,11 @@ def anthropic_shape(error: MeshError) -> Json:
 
 def read_engine_error(status: int, body: bytes) -> MeshError:
     """The meaning of an engine's answer other than 200."""
+    if 300 <= status < 400:
+        return EngineFailed(
+            f"The engine redirects requests (HTTP {status}) and is not followed: give --endpoint the address "
+            "that it redirects to."
+        )
     error = _error_of(body)
     message = str(error.get("message") or body[:500].decode(errors="replace") or "no reason given")
     if error.get("type") == "exceed_context_size_error":

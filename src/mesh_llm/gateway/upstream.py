@@ -78,6 +78,7 @@ class HttpUpstream:
     """One connection a request, closed with it: that is what tells an engine to stop computing.
 
     Sends no header of the client's: some (X-Conversation-Id) would keep a generation alive after its end.
+    Goes where it was told and nowhere else: a redirect is an answer like others.
     """
 
     def __init__(self) -> None:
@@ -104,7 +105,9 @@ class HttpUpstream:
         method = "GET" if body is None else "POST"
         data = io.BytesIO(body) if body and len(body) > BODY_BYTES_AT_ONCE else body
         try:
-            response = await self._session.request(method, endpoint.url + path, data=data, headers=headers)
+            response = await self._session.request(
+                method, endpoint.url + path, data=data, headers=headers, allow_redirects=False
+            )
         except (aiohttp.ClientError, OSError) as error:
             raise UpstreamLost(str(error)) from error
         try:
