@@ -1,4 +1,7 @@
-"""What the gateway asks of whoever serves a model: a local engine's supervisor, later another node."""
+"""What the gateway asks of whoever serves a model here: an engine's supervisor, an external server's model.
+
+`remote.py` is the same for other nodes.
+"""
 
 from typing import Protocol
 

@@ -6,7 +6,7 @@ from mesh_llm.core.ids import NodeId
 from mesh_llm.gateway.remote import RemoteServer
 
 FRESH_S = 2.0
-"""An answer tells the node's load of that moment; adverts tell it every few seconds."""
+"""An answer tells the node's load of that moment; the mesh's pings tell it every few seconds."""
 
 HEARD_MAX = 1024
 """Nodes; more than a mesh is made for."""
@@ -33,7 +33,7 @@ class Flights:
             del self._heard[next(iter(self._heard))]
 
     def busy(self, server: RemoteServer, now: float) -> int:
-        """What it has of others and of this node; of an old advert only the sum is known."""
+        """What it has of others and of this node; of what it told the mesh only the sum is known."""
         own = self._under_way[server.node]
         others, when = self._heard.get(server.node, (0, float("-inf")))
         return others + own if now - when <= FRESH_S else max(server.busy, own)

@@ -42,7 +42,8 @@ class Mesh(Protocol):
         ...
 
     def tunnel(self, node: NodeId) -> AbstractAsyncContextManager[TunnelStream]:
-        """A stream that the node's gateway answers. Raises Unreachable (`mesh.transport`)."""
+        """A stream that the node's gateway answers. Raises Unreachable, and Refused where the node does not
+        take this one for a member (both `mesh.transport`)."""
         ...
 
     def doubt(self, node: NodeId) -> None:

@@ -1,4 +1,4 @@
-"""Whose advert is held, in which version, and what is fetched from whom. Decides; `service.py` acts.
+"""Whose advert is held, in which version, and what is fetched from whom. Decides; `gossiping.py` acts.
 
 Its counterpart is `membership.py`: what that hears of newer versions (`WantAdvert`) comes here as Announced,
 and what is held here (`AdvertChanged`, `AnnounceOwn`) goes there as AdvertHeld.

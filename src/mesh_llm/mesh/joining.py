@@ -42,7 +42,7 @@ class Admitted:
     certificate: bytes
     notices: tuple[bytes, ...] = ()
     adverts: tuple[bytes, ...] = ()
-    """Of members, signed, so that the newcomer can reach more than its door."""
+    """Of members, as frames of gossip (`exchange.py`), so that the newcomer can reach more than its door."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
-"""Who is in the mesh and lives, decided from what this node sees and hears. Its counterpart is `service.py`,
-which carries messages, keeps the timers and knows who is admitted; nothing here reads a clock or a socket.
+"""Who is in the mesh and lives, decided from what this node sees and hears. Its counterpart is
+`gossiping.py`, which carries messages and keeps the timers; nothing here reads a clock or a socket.
 
 Own evidence goes before hearsay. A member is ALIVE as long as it answers: each second one is asked (Ping,
 Ack); one that does not answer is asked through three others (PingRequest, PingReport); one that is silent

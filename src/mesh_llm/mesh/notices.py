@@ -2,7 +2,7 @@
 
 A notice is signed by a member and carries that member's certificate, so it can be checked by anyone, whoever
 brings it. `Notices` floods: what is new goes on to everybody connected but the one it came from. What
-expulsions mean is `expulsions.py`'s business; `peers.py` and `service.py` do the sending.
+expulsions mean is `expulsions.py`'s business; `noticing.py` does the sending.
 """
 
 import hashlib

@@ -28,7 +28,7 @@ class DatagramKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """From a newer peer: to be counted and forgotten."""
+    """From a newer peer: passed over."""
 
     kind: int
 
