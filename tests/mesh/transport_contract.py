@@ -158,12 +158,11 @@ async def reason_of_refusal(pipe: Any) -> str:
 
 
 @promised
-async def both_sides_know_who_the_other_is_and_who_dialled(harness: Harness) -> None:
+async def both_sides_know_who_the_other_is(harness: Harness) -> None:
     async with asyncio.timeout(PATIENCE_S), harness.transport() as here, harness.transport() as there:
         near = await here.connect(there.me, there.addresses)
         far = await there.accept()
-        assert (near.peer, near.dialled) == (there.me, True)
-        assert (far.peer, far.dialled) == (here.me, False)
+        assert (near.peer, far.peer) == (there.me, here.me)
 
 
 @promised

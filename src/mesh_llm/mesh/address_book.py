@@ -17,9 +17,6 @@ class AddressBook:
         self.changed = False
         """Since it was last written, in more than who was seen when."""
 
-    def __contains__(self, node: NodeId) -> bool:
-        return node in self._members
-
     def nodes(self) -> tuple[NodeId, ...]:
         """In the order of their ids."""
         return tuple(sorted(self._members))

@@ -154,10 +154,6 @@ class Adverts:
             if node in self._held:
                 yield self._held[node][1]
 
-    def all(self) -> tuple[Advert, ...]:
-        """This node's own among them, in the order of the nodes' ids."""
-        return tuple(self._held[node][0] for node in sorted(self._held))
-
     @property
     def waiting(self) -> int:
         """Nodes of which a newer advert is said to exist."""

@@ -17,9 +17,6 @@ class Carrier(Protocol):
         ...
 
     @property
-    def dialled(self) -> bool: ...
-
-    @property
     def packets_received(self) -> int:
         """Of any kind, acknowledgements too: while it grows, the peer lives."""
         ...

@@ -81,10 +81,6 @@ class CarriedConnection:
         return self._carrier.peer
 
     @property
-    def dialled(self) -> bool:
-        return self._carrier.dialled
-
-    @property
     def fast_path(self) -> FastPath | None:
         return self._fast.offer if self._fast else None
 

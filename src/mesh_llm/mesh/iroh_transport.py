@@ -129,9 +129,8 @@ class IrohPipe:
 class IrohCarrier:
     """`carrier.Carrier` over a connection."""
 
-    def __init__(self, connection: iroh.Connection, dialled: bool, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, connection: iroh.Connection, tasks: asyncio.TaskGroup) -> None:
         self.peer = NodeId(connection.remote_id().to_bytes().hex())
-        self.dialled = dialled
         self._connection = connection
         self._tasks = tasks
         self._finished: deque[iroh.SendStream] = deque(maxlen=FINISHED_KEPT)
@@ -248,7 +247,7 @@ class IrohTransport:
             raise Unreachable(f"{short(peer)} is no node id: those are 64 hexadecimal digits") from None
         address = iroh.EndpointAddr(identity, addresses.relay, list(addresses.direct))
         connection = await self._endpoint.connect(address, ALPN)
-        return self._connections.adopt(IrohCarrier(connection, True, self._tasks))
+        return self._connections.adopt(IrohCarrier(connection, self._tasks))
 
     async def _take_connections(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -265,7 +264,7 @@ class IrohTransport:
             with suppress(TimeoutError, *Failures):
                 async with asyncio.timeout(HANDSHAKE_SECONDS_MAX):
                     connection = await (await incoming.accept()).connect()
-                self._connections.arrived(IrohCarrier(connection, False, self._tasks))
+                self._connections.arrived(IrohCarrier(connection, self._tasks))
         finally:
             self._handshakes -= 1
 

@@ -132,7 +132,7 @@ class MemoryCarrier:
 
     def __init__(self, peer: NodeId, dialled: bool, wire: Wire, is_relayed: Callable[[], bool]) -> None:
         self.peer = peer
-        self.dialled = dialled
+        self._dialled = dialled
         self.packets_received = 0
         self._wire = wire
         self._is_relayed = is_relayed
@@ -162,7 +162,7 @@ class MemoryCarrier:
         if self._reason is not None:
             raise Unreachable(self._reason)
         self._opened += 1
-        return self._new_pipe((self.dialled, next(self._numbers)))
+        return self._new_pipe((self._dialled, next(self._numbers)))
 
     async def accept_pipe(self) -> MemoryPipe:
         return await self._arrived.take()
@@ -219,7 +219,7 @@ class MemoryCarrier:
     def forget(self, pipe: MemoryPipe) -> None:
         if self._pipes.pop(pipe.name, None) is None:
             return
-        if pipe.name[0] != self.dialled:
+        if pipe.name[0] != self._dialled:
             self._send(lambda twin: twin._on_pipe_room())
 
     def _new_pipe(self, name: PipeName) -> MemoryPipe:

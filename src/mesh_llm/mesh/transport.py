@@ -129,11 +129,6 @@ class Connection(Protocol):
     @property
     def peer(self) -> NodeId: ...
 
-    @property
-    def dialled(self) -> bool:
-        """Whether this side opened it."""
-        ...
-
     def stream(self, kind: Kind) -> AbstractAsyncContextManager[Stream]:
         """Opens a stream; the kind has been sent when the body begins. Raises Unreachable."""
         ...
