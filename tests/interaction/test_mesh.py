@@ -45,6 +45,11 @@ async def command(node_home: Path, store: Path, *words: str) -> dict[str, Any]:
     return json.loads(out)
 
 
+async def ended_as_client(store: Path, home: Path, *flags: str) -> tuple[int, str, str]:
+    """A client that does not get in, or not for long: as `ended`."""
+    return await ended(store, home, "--client", *flags, *NO_RELAY, "--port", "0", "--console", "0")
+
+
 @asynccontextmanager
 async def mesh_of_three(store: Path, homes: Path) -> AsyncGenerator[tuple[Node, Node, Node]]:
     """Two servers of different models and a client, as three processes with three homes."""
@@ -169,18 +174,7 @@ async def test_a_node_that_rejoins_after_a_restart_needs_no_token(store: Path, t
         for again in ((), ("--join", token)):
             async with started(store, client_home, "--client", *again, *NO_RELAY) as client:
                 await wait_until_listed(client, MODEL)
-        status, _, err = await ended(
-            store,
-            tmp_path / "stranger",
-            "--client",
-            "--join",
-            token,
-            *NO_RELAY,
-            "--port",
-            "0",
-            "--console",
-            "0",
-        )
+        status, _, err = await ended_as_client(store, tmp_path / "stranger", "--join", token)
         assert status == 14 and "another one has used it" in err
         assert (await server.stop()) == 0
 
@@ -196,9 +190,7 @@ async def test_a_kicked_node_is_refused_by_all_members(store: Path, tmp_path: Pa
             await wait_until_listed(node, MODEL, bound_s=5.0)
         await wait_until_listed(two, OTHER_MODEL, bound_s=5.0)
         await two.stop()
-        status, _, err = await ended(
-            store, tmp_path / "two", "--client", *NO_RELAY, "--port", "0", "--console", "0"
-        )
+        status, _, err = await ended_as_client(store, tmp_path / "two")
         assert status == 16, err
 
 
@@ -209,18 +201,7 @@ async def test_a_revoked_invite_lets_nobody_in(store: Path, tmp_path: Path):
         token = (await command(home, store, "invite"))["token"]
         status, _, err = await ended(store, home, "invite", "revoke", token)
         assert status == 0, err
-        status, _, err = await ended(
-            store,
-            tmp_path / "stranger",
-            "--client",
-            "--join",
-            token,
-            *NO_RELAY,
-            "--port",
-            "0",
-            "--console",
-            "0",
-        )
+        status, _, err = await ended_as_client(store, tmp_path / "stranger", "--join", token)
         assert status == 15 and "revoked" in err
 
 

@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -207,8 +207,20 @@ def test_packets_go_over_a_relay_where_iroh_has_selected_it():
     assert over_relay([path(is_relay=False, is_selected=False), path(is_relay=True, is_selected=True)])
 
 
-def open_files() -> int:
-    return len(os.listdir("/dev/fd"))
+async def leaves_nothing_open(live: Callable[[], Awaitable[None]], *, times: int) -> None:
+    """No task, and no file."""
+
+    def open_files() -> int:
+        return len(os.listdir("/dev/fd"))
+
+    files = open_files()
+    for _ in range(times):
+        await live()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    gc.collect()
+    async with asyncio.timeout(10):
+        while open_files() > files:  # noqa: ASYNC110 (iroh closes them in a thread of its own)
+            await asyncio.sleep(0.05)
 
 
 async def test_two_transports_leave_nothing_behind():
@@ -223,12 +235,5 @@ async def test_two_transports_leave_nothing_behind():
                     await stream.finish()
                     assert await everything(stream) == b"x" * 1000
 
-    files = open_files()
-    for _ in range(3):
-        await live()
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-    gc.collect()
-    async with asyncio.timeout(10):
-        while open_files() > files:  # noqa: ASYNC110 (iroh closes them in a thread of its own)
-            await asyncio.sleep(0.05)
+    await leaves_nothing_open(live, times=3)
     assert not vars(iroh_ffi)["_UniffiContinuationHandleMap"]._map

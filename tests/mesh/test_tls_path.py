@@ -1,5 +1,4 @@
 import asyncio
-import gc
 import os
 import socket
 import ssl
@@ -17,7 +16,7 @@ from mesh_llm.mesh.tls_identity import CERTIFICATE_BYTES_MAX, TlsIdentity, node_
 from mesh_llm.mesh.transport import Connection, FastPath, Kind, NoRelays, PeerError
 from mesh_llm.runtime.clock import Clock
 from tests.mesh.tcp_relay import TcpRelay
-from tests.mesh.test_iroh_transport import IrohHarness, open_files, opened
+from tests.mesh.test_iroh_transport import IrohHarness, leaves_nothing_open, opened
 from tests.mesh.transport_contract import (
     CONTRACT,
     Sentence,
@@ -263,14 +262,7 @@ async def test_links_end_with_their_connection_and_leave_nothing_behind():
             await stream.finish()
             assert await everything(stream) == b"x" * 1000
 
-    files = open_files()
-    for _ in range(2):
-        await live()
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-    gc.collect()
-    async with asyncio.timeout(10):
-        while open_files() > files:  # noqa: ASYNC110 (iroh closes them in a thread of its own)
-            await asyncio.sleep(0.05)
+    await leaves_nothing_open(live, times=2)
 
 
 async def test_without_a_listener_there_is_no_offer_and_no_use_of_one():

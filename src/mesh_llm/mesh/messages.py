@@ -13,9 +13,7 @@ DIGEST_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Ping:
-    """Do you live? Answered with an Ack of the same sequence."""
-
+class _FirstHand:
     sequence: int
     incarnation: int
     """The sender's own; this and the next are first-hand news."""
@@ -24,20 +22,18 @@ class Ping:
     digest: bytes
     """Of the sender's view: who lives, and which of their adverts it holds."""
     busy: int
-    """Requests that the sender is answering."""
+    """Requests that the sender is answering or has waiting."""
     news: tuple[News, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Ack:
-    """I live. The fields are those of Ping."""
+class Ping(_FirstHand):
+    """Do you live? Answered with an Ack of the same sequence."""
 
-    sequence: int
-    incarnation: int
-    version: int
-    digest: bytes
-    busy: int
-    news: tuple[News, ...] = ()
+
+@dataclass(frozen=True, slots=True)
+class Ack(_FirstHand):
+    """I live."""
 
 
 @dataclass(frozen=True, slots=True)

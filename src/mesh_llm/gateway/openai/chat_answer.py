@@ -3,6 +3,7 @@
 from mesh_llm.core.errors import MeshError
 from mesh_llm.gateway.errors import openai_shape
 from mesh_llm.gateway.json_values import Json, as_list, as_object, dump, objects_at
+from mesh_llm.gateway.openai.folded import Folded
 from mesh_llm.gateway.sse import DONE, encode
 
 
@@ -25,8 +26,8 @@ class ChatStream:
         raise AssertionError("a stream has no whole answer")
 
 
-class Choice:
-    """One choice as it grows."""
+class ChatChoice:
+    """`folded.Choice`."""
 
     def __init__(self) -> None:
         self.texts: dict[str, list[str]] = {"content": [], "reasoning_content": [], "refusal": []}
@@ -68,26 +69,8 @@ class Choice:
         return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": self.finish_reason}
 
 
-class ChatAnswer:
+class ChatAnswer(Folded):
     """Folds a stream into one `chat.completion`."""
 
     def __init__(self, model: str) -> None:
-        self._model = model
-        self._choices: dict[int, Choice] = {}
-        self._frame: Json = {}
-
-    def feed(self, chunk: Json) -> bytes:
-        for choice in objects_at(chunk, "choices"):
-            self._choices.setdefault(int(choice.get("index") or 0), Choice()).feed(choice)
-        self._frame |= {name: value for name, value in chunk.items() if name != "choices"}
-        return b""
-
-    def finish(self) -> bytes:
-        return b""
-
-    def failure(self, error: MeshError) -> bytes:
-        raise AssertionError("a whole answer fails before its first byte")
-
-    def answer(self) -> Json:
-        choices = [self._choices[index].as_json(index) for index in sorted(self._choices)]
-        return self._frame | {"object": "chat.completion", "model": self._model, "choices": choices}
+        super().__init__(model, "chat.completion", ChatChoice)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mesh_llm.core.errors import MeshError, RequestRefused
+from mesh_llm.core.errors import RequestRefused
 from mesh_llm.core.serving import ServedModel
 from mesh_llm.gateway.exchange import Exchange, Mender, Usage, Writer
 from mesh_llm.gateway.json_values import (
@@ -22,6 +22,7 @@ from mesh_llm.gateway.openai.fields import (
     refuse_meaningful,
     without_engine_controls,
 )
+from mesh_llm.gateway.openai.folded import Folded
 from mesh_llm.gateway.openai.usage import UsageMender
 
 PATH = "/v1/completions"
@@ -162,35 +163,33 @@ class PlainLogprobs:
         return []
 
 
-class CompletionAnswer:
+class TextChoice:
+    """`folded.Choice`."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._logprobs: Json | None = None
+        self._finish_reason: str | None = None
+
+    def feed(self, choice: Json) -> None:
+        self._pieces.append(choice.get("text") or "")
+        self._finish_reason = choice.get("finish_reason") or self._finish_reason
+        self._logprobs = _joined(self._logprobs, as_object(choice.get("logprobs")))
+
+    def as_json(self, index: int) -> Json:
+        return {
+            "text": "".join(self._pieces),
+            "index": index,
+            "logprobs": self._logprobs,
+            "finish_reason": self._finish_reason,
+        }
+
+
+class CompletionAnswer(Folded):
     """Folds a stream into one `text_completion`."""
 
     def __init__(self, model: str) -> None:
-        self._model = model
-        self._choices: dict[int, Json] = {}
-        self._frame: Json = {}
-
-    def feed(self, chunk: Json) -> bytes:
-        for choice in objects_at(chunk, "choices"):
-            index = int(choice.get("index") or 0)
-            fresh: Json = {"index": index, "text": [], "logprobs": None, "finish_reason": None}
-            grown = self._choices.setdefault(index, fresh)
-            grown["text"].append(choice.get("text") or "")
-            grown["finish_reason"] = choice.get("finish_reason") or grown["finish_reason"]
-            grown["logprobs"] = _joined(grown["logprobs"], as_object(choice.get("logprobs")))
-        self._frame |= {name: value for name, value in chunk.items() if name != "choices"}
-        return b""
-
-    def finish(self) -> bytes:
-        return b""
-
-    def failure(self, error: MeshError) -> bytes:
-        raise AssertionError("a whole answer fails before its first byte")
-
-    def answer(self) -> Json:
-        choices = [self._choices[index] for index in sorted(self._choices)]
-        whole = [choice | {"text": "".join(choice["text"])} for choice in choices]
-        return self._frame | {"object": "text_completion", "model": self._model, "choices": whole}
+        super().__init__(model, "text_completion", TextChoice)
 
 
 def _joined(before: Json | None, new: Json | None) -> Json | None:
