@@ -13,6 +13,7 @@ import random
 import re
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -94,19 +95,19 @@ async def bare_engine(settings: EngineSettings) -> AsyncGenerator[Target]:
 
 @asynccontextmanager
 async def node(model: str) -> AsyncGenerator[tuple[Target, psutil.Process]]:
-    """A node as a user starts it, on free ports."""
+    """A node as a user starts it for the first time, on free ports."""
     argv = [sys.executable, "-m", "mesh_llm", "--model", model, "--port", "0", "--console", "0"]
-    child = await Child.spawn(
-        "node", [*argv, "--parallel", str(SLOTS), "--log-format", "json"], os.environ, b""
-    )
-    async with beside(stderr=child.collect_tail()):
-        try:
-            port = await port_of(child)
-            yield Target("node", f"http://127.0.0.1:{port}", "", model), psutil.Process(child.pid)
-        finally:
-            psutil.Process(child.pid).terminate()
-            await child.wait()
-            await child.stop()
+    argv += ["--parallel", str(SLOTS), "--log-format", "json"]
+    with tempfile.TemporaryDirectory() as home:
+        child = await Child.spawn("node", argv, os.environ | {"MESH_LLM_HOME": home}, b"")
+        async with beside(stderr=child.collect_tail()):
+            try:
+                port = await port_of(child)
+                yield Target("node", f"http://127.0.0.1:{port}", "", model), psutil.Process(child.pid)
+            finally:
+                psutil.Process(child.pid).terminate()
+                await child.wait()
+                await child.stop()
 
 
 async def port_of(child: Child) -> int:
