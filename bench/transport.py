@@ -22,7 +22,7 @@ import iroh
 
 from mesh_llm.core.ids import NodeId
 from mesh_llm.mesh.iroh_transport import IrohTransport
-from mesh_llm.mesh.tls_identity import TlsIdentity
+from mesh_llm.mesh.network.tls_identity import TlsIdentity
 from mesh_llm.mesh.transport import Addresses, Connection, FastPath, Kind, NoRelays, Stream, Unreachable
 from mesh_llm.runtime.clock import Clock
 

@@ -18,8 +18,8 @@ from mesh_llm.console.snapshot import MeshStatus, Snapshot
 from mesh_llm.core.errors import InviteFault, InviteRefused, ModelNotFound, RequestRefused
 from mesh_llm.core.ids import MeshId, NodeId
 from mesh_llm.core.machine import Machine
-from mesh_llm.mesh.identity import KEY_FILE, load_or_create_key
-from mesh_llm.mesh.running import RUNNING_FILE, Running, announce, only_node_of
+from mesh_llm.mesh.home.identity import KEY_FILE, load_or_create_key
+from mesh_llm.mesh.home.running import RUNNING_FILE, Running, announce, only_node_of
 from mesh_llm.runtime.bell import Bell
 from mesh_llm.runtime.listening import LOOPBACK, port_of, reserve
 from mesh_llm.runtime.tasks import beside

@@ -5,7 +5,7 @@ import pytest
 
 from mesh_llm.cli.values import DURATION_SECONDS_MAX, RELAY_CHARACTERS_MAX, duration, node_name, relay
 from mesh_llm.mesh import addresses
-from mesh_llm.mesh.invites import TTL_SECONDS_MAX
+from mesh_llm.mesh.admission.invites import TTL_SECONDS_MAX
 from mesh_llm.mesh.transport import Addresses
 
 

@@ -13,11 +13,11 @@ from typing import Any
 from mesh_llm.core.errors import DiskFull
 from mesh_llm.core.ids import NodeId
 from mesh_llm.core.offers import ModelOffer, ServedOffer
-from mesh_llm.mesh import invites
+from mesh_llm.mesh.admission import invites
+from mesh_llm.mesh.admission.hello import Hello, encode_hello
+from mesh_llm.mesh.admission.ledger import Ledger, founded
 from mesh_llm.mesh.entering import enter
-from mesh_llm.mesh.hello import Hello, encode_hello
-from mesh_llm.mesh.ledger import Ledger, founded
-from mesh_llm.mesh.memory_transport import MemoryNetwork
+from mesh_llm.mesh.network.memory_transport import MemoryNetwork
 from mesh_llm.mesh.service import Description, Mesh
 from mesh_llm.mesh.transport import Connection, Kind, Stream, Transport, Unreachable
 from mesh_llm.runtime.bell import Bell

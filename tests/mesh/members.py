@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from random import Random
 
-from mesh_llm.mesh.admission import Admission
-from mesh_llm.mesh.invites import Door
-from mesh_llm.mesh.joining import Admitted, JoinRequest
-from mesh_llm.mesh.ledger import Ledger, founded
-from mesh_llm.mesh.notices import Effect, Forward, NoticeReceived
-from mesh_llm.mesh.signatures import NodeKey
+from mesh_llm.mesh.admission.admission import Admission
+from mesh_llm.mesh.admission.invites import Door
+from mesh_llm.mesh.admission.joining import Admitted, JoinRequest
+from mesh_llm.mesh.admission.ledger import Ledger, founded
+from mesh_llm.mesh.admission.notices import Effect, Forward, NoticeReceived
+from mesh_llm.mesh.admission.signatures import NodeKey
 from mesh_llm.mesh.transport import Addresses
 
 NOW = 1_800_000_000.0

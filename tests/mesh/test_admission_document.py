@@ -8,10 +8,10 @@ from random import Random
 import pytest
 
 from mesh_llm.core.errors import INVITE_EXIT_CODES
-from mesh_llm.mesh.admission import Admission
-from mesh_llm.mesh.hello import Hello, Refusal, decode_hello, encode_hello
-from mesh_llm.mesh.invites import parse
-from mesh_llm.mesh.joining import (
+from mesh_llm.mesh.admission.admission import Admission
+from mesh_llm.mesh.admission.hello import Hello, Refusal, decode_hello, encode_hello
+from mesh_llm.mesh.admission.invites import parse
+from mesh_llm.mesh.admission.joining import (
     Admitted,
     JoinRequest,
     decode_answer,
@@ -20,8 +20,8 @@ from mesh_llm.mesh.joining import (
     encode_request,
     welcomed,
 )
-from mesh_llm.mesh.ledger import Ledger
-from mesh_llm.mesh.notices import Forward, NoticeReceived, decode_batch, encode_batches
+from mesh_llm.mesh.admission.ledger import Ledger
+from mesh_llm.mesh.admission.notices import Forward, NoticeReceived, decode_batch, encode_batches
 from mesh_llm.mesh.transport import Addresses
 from tests.mesh.members import NOW, door, founder, key
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh_llm.mesh import bounded, certificates, hello, joining, notices
+from mesh_llm.mesh import bounded
+from mesh_llm.mesh.admission import certificates, hello, joining, notices
 from mesh_llm.mesh.transport import PeerError
 
 DECODERS: list[Callable[[bytes], object]] = [

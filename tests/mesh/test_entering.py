@@ -8,13 +8,14 @@ from random import Random
 import pytest
 
 from mesh_llm.core.errors import InviteFault, InviteRefused
-from mesh_llm.mesh import exchange, invites
-from mesh_llm.mesh.admission import Admission
-from mesh_llm.mesh.advert import DOMAIN, Advert, sign_advert
+from mesh_llm.mesh.admission import invites
+from mesh_llm.mesh.admission.admission import Admission
+from mesh_llm.mesh.admission.invites import Door
+from mesh_llm.mesh.admission.joining import Admitted, Declined, encode_answer
+from mesh_llm.mesh.admission.ledger import Ledger
 from mesh_llm.mesh.entering import DOOR_SECONDS_MAX, enter
-from mesh_llm.mesh.invites import Door
-from mesh_llm.mesh.joining import Admitted, Declined, encode_answer
-from mesh_llm.mesh.ledger import Ledger
+from mesh_llm.mesh.gossip import exchange
+from mesh_llm.mesh.gossip.advert import DOMAIN, Advert, sign_advert
 from mesh_llm.mesh.transport import Addresses
 from tests.mesh.household import Town, all_see_each_other, in_town, until
 from tests.mesh.members import NOW, founder, key, let_in, line

@@ -8,10 +8,10 @@ from random import Random
 import pytest
 
 from mesh_llm.core.ids import NodeId
-from mesh_llm.mesh import exchange, wire
-from mesh_llm.mesh.exchange import AdvertsWanted, View
-from mesh_llm.mesh.membership import Membership
-from mesh_llm.mesh.membership_events import (
+from mesh_llm.mesh.gossip import exchange, wire
+from mesh_llm.mesh.gossip.exchange import AdvertsWanted, View
+from mesh_llm.mesh.gossip.membership import Membership
+from mesh_llm.mesh.gossip.membership_events import (
     AdvertHeld,
     Doubted,
     Effect,
@@ -31,7 +31,7 @@ from mesh_llm.mesh.membership_events import (
     ViewReceived,
     WantAdvert,
 )
-from mesh_llm.mesh.outlook import Timing
+from mesh_llm.mesh.gossip.outlook import Timing
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocols" / "gossip.md"
 NODES = {name: NodeId(name.lower() * 64) for name in "ABC"}

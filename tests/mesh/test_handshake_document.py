@@ -12,10 +12,10 @@ from random import Random
 
 import pytest
 
-from mesh_llm.mesh.admission import Admission
-from mesh_llm.mesh.hello import Hello, Refusal, encode_hello
-from mesh_llm.mesh.ledger import KnownMember
-from mesh_llm.mesh.memory_transport import MemoryNetwork, MemoryTransport
+from mesh_llm.mesh.admission.admission import Admission
+from mesh_llm.mesh.admission.hello import Hello, Refusal, encode_hello
+from mesh_llm.mesh.admission.ledger import KnownMember
+from mesh_llm.mesh.network.memory_transport import MemoryNetwork, MemoryTransport
 from mesh_llm.mesh.service import Description, Mesh
 from mesh_llm.mesh.transport import Addresses, Connection, Kind, Refused, Stream
 from mesh_llm.runtime.bell import Bell

@@ -18,13 +18,9 @@ import pytest
 from mesh_llm.core.errors import InviteFault, InviteRefused, RequestRefused
 from mesh_llm.core.offers import ModelOffer, ServedOffer
 from mesh_llm.gateway import tunnel
-from mesh_llm.mesh import certificates, exchange, invites, wire
-from mesh_llm.mesh.advert import DOMAIN, Advert, SignedAdvert, read, sign_advert
-from mesh_llm.mesh.exchange import AdvertsWanted, View
-from mesh_llm.mesh.frames import END_FRAME, FrameDecoder, data_frame, refusal_frame
-from mesh_llm.mesh.hello import Hello, decode_hello, encode_hello
-from mesh_llm.mesh.identity import KEY_FILE, load_or_create_key
-from mesh_llm.mesh.joining import (
+from mesh_llm.mesh.admission import certificates, invites
+from mesh_llm.mesh.admission.hello import Hello, decode_hello, encode_hello
+from mesh_llm.mesh.admission.joining import (
     Admitted,
     Declined,
     JoinRequest,
@@ -33,14 +29,19 @@ from mesh_llm.mesh.joining import (
     encode_answer,
     encode_request,
 )
-from mesh_llm.mesh.leaving import signed_leave
-from mesh_llm.mesh.ledger import KnownMember
-from mesh_llm.mesh.ledger_file import LEDGER_FILE, load_ledger, save_ledger
-from mesh_llm.mesh.messages import Ack, Gossip, Ping, PingReport, PingRequest
-from mesh_llm.mesh.news import Health, News
-from mesh_llm.mesh.notices import decode_batch, decode_notice, encode_batches, expulsion, revocation
-from mesh_llm.mesh.running import RUNNING_FILE, Running, announce, find_running
-from mesh_llm.mesh.tls_identity import TlsIdentity, node_of
+from mesh_llm.mesh.admission.ledger import KnownMember
+from mesh_llm.mesh.admission.notices import decode_batch, decode_notice, encode_batches, expulsion, revocation
+from mesh_llm.mesh.gossip import exchange, wire
+from mesh_llm.mesh.gossip.advert import DOMAIN, Advert, SignedAdvert, read, sign_advert
+from mesh_llm.mesh.gossip.exchange import AdvertsWanted, View
+from mesh_llm.mesh.gossip.leaving import signed_leave
+from mesh_llm.mesh.gossip.messages import Ack, Gossip, Ping, PingReport, PingRequest
+from mesh_llm.mesh.gossip.news import Health, News
+from mesh_llm.mesh.home.identity import KEY_FILE, load_or_create_key
+from mesh_llm.mesh.home.ledger_file import LEDGER_FILE, load_ledger, save_ledger
+from mesh_llm.mesh.home.running import RUNNING_FILE, Running, announce, find_running
+from mesh_llm.mesh.network.frames import END_FRAME, FrameDecoder, data_frame, refusal_frame
+from mesh_llm.mesh.network.tls_identity import TlsIdentity, node_of
 from mesh_llm.mesh.transport import Addresses, FastPath, PeerError
 from tests.mesh.members import NOW, founder, invite, key, let_in, line
 from tests.mesh.mutations import COUNT, mutations

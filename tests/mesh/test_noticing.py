@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from mesh_llm.mesh.notices import encode_batches, expulsion, revocation
+from mesh_llm.mesh.admission.notices import encode_batches, expulsion, revocation
 from mesh_llm.mesh.transport import Connection, Kind, Unreachable
 from tests.mesh.household import Town, Voice, all_see_each_other, in_town, until
 from tests.mesh.members import NOW, founder, key, line

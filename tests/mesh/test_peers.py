@@ -8,12 +8,12 @@ from random import Random
 import pytest
 
 from mesh_llm.core.ids import NodeId
-from mesh_llm.mesh import exchange, wire
-from mesh_llm.mesh.exchange import View
-from mesh_llm.mesh.hello import Hello, encode_hello
-from mesh_llm.mesh.joining import Declined, JoinRequest, decode_answer, encode_request
-from mesh_llm.mesh.memory_transport import MemoryNetwork, MemoryTransport
-from mesh_llm.mesh.messages import DIGEST_BYTES, Ping
+from mesh_llm.mesh.admission.hello import Hello, encode_hello
+from mesh_llm.mesh.admission.joining import Declined, JoinRequest, decode_answer, encode_request
+from mesh_llm.mesh.gossip import exchange, wire
+from mesh_llm.mesh.gossip.exchange import View
+from mesh_llm.mesh.gossip.messages import DIGEST_BYTES, Ping
+from mesh_llm.mesh.network.memory_transport import MemoryNetwork, MemoryTransport
 from mesh_llm.mesh.peers import (
     CONNECTIONS_OF_PEER_MAX,
     IDLE_CHECKS_APART_S,

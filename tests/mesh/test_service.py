@@ -6,8 +6,8 @@ import logging
 import pytest
 
 from mesh_llm.core.errors import DiskFull, InviteFault, InviteRefused
-from mesh_llm.mesh import invites
-from mesh_llm.mesh.invites import Door
+from mesh_llm.mesh.admission import invites
+from mesh_llm.mesh.admission.invites import Door
 from mesh_llm.mesh.transport import Refused, Unreachable
 from tests.mesh.household import Resident, Town, all_see_each_other, in_town, timers_of, until
 from tests.simulation.seeds import COUNT

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mesh_llm.core.ids import NodeId
-from mesh_llm.mesh.frames import BYTES_MAX
-from mesh_llm.mesh.streams import FramedStream
+from mesh_llm.mesh.network.frames import BYTES_MAX
+from mesh_llm.mesh.network.streams import FramedStream
 from mesh_llm.mesh.transport import FRAME_BYTES_MAX, VERSIONS, Kind, Refused
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocols" / "streams.md").read_text("utf-8")

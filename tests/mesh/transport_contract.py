@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pytest
 
 from mesh_llm.core.ids import NodeId
-from mesh_llm.mesh.frames import DATA, END_FRAME, HEAD, data_frame
+from mesh_llm.mesh.network.frames import DATA, END_FRAME, HEAD, data_frame
 from mesh_llm.mesh.transport import (
     DATAGRAM_BYTES_MAX,
     FRAME_BYTES_MAX,

@@ -20,7 +20,7 @@ def test_a_peer_without_a_connection_has_no_path():
     async def story(town: Town) -> None:
         here, there = await town.mesh_of(2)
         await there.transport.close()
-        await until(lambda: here.mesh.way_to(there.id) is None, within_s=1)
+        await until(lambda: here.mesh.reach_of(there.id) is None, within_s=1)
         assert [(peer.id, peer.path) for peer in Neighbourhood(here.mesh).peers()] == [(there.id, None)]
 
     in_town(story)

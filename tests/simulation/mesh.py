@@ -10,9 +10,10 @@ from random import Random
 
 from mesh_llm.core.ids import NodeId
 from mesh_llm.core.offers import ModelOffer, ServedOffer
-from mesh_llm.mesh import exchange, wire
-from mesh_llm.mesh.advert import DOMAIN, Advert, SignedAdvert
-from mesh_llm.mesh.adverts import (
+from mesh_llm.mesh.admission.signatures import NodeKey
+from mesh_llm.mesh.gossip import exchange, wire
+from mesh_llm.mesh.gossip.advert import DOMAIN, Advert, SignedAdvert
+from mesh_llm.mesh.gossip.adverts import (
     AdvertChanged,
     AdvertEvent,
     Adverts,
@@ -24,10 +25,10 @@ from mesh_llm.mesh.adverts import (
     OwnChanged,
     Received,
 )
-from mesh_llm.mesh.exchange import AdvertsWanted, Frame, View
-from mesh_llm.mesh.leaving import signed_leave
-from mesh_llm.mesh.membership import Membership
-from mesh_llm.mesh.membership_events import (
+from mesh_llm.mesh.gossip.exchange import AdvertsWanted, Frame, View
+from mesh_llm.mesh.gossip.leaving import signed_leave
+from mesh_llm.mesh.gossip.membership import Membership
+from mesh_llm.mesh.gossip.membership_events import (
     AdvertHeld,
     Effect,
     Event,
@@ -44,9 +45,8 @@ from mesh_llm.mesh.membership_events import (
     ViewReceived,
     WantAdvert,
 )
-from mesh_llm.mesh.messages import Message
-from mesh_llm.mesh.news import Health, News
-from mesh_llm.mesh.signatures import NodeKey
+from mesh_llm.mesh.gossip.messages import Message
+from mesh_llm.mesh.gossip.news import Health, News
 from mesh_llm.mesh.transport import Addresses, PeerError
 from tests.simulation.world import NetworkConditions, World
 

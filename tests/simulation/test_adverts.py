@@ -1,7 +1,7 @@
 """What nodes say of themselves arrives everywhere in its newest version, whoever lies, whatever breaks."""
 
-from mesh_llm.mesh.messages import Gossip
-from mesh_llm.mesh.news import Health, News
+from mesh_llm.mesh.gossip.messages import Gossip
+from mesh_llm.mesh.gossip.news import Health, News
 from tests.simulation.mesh import key_of, mesh_of, settled_mesh_of
 from tests.simulation.seeds import every_seed
 

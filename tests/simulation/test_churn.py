@@ -4,7 +4,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mesh_llm.mesh.roster import GONE_MAX
+from mesh_llm.mesh.gossip.roster import GONE_MAX
 from tests.simulation.mesh import mesh_of
 from tests.simulation.seeds import COUNT
 from tests.simulation.world import NetworkConditions

@@ -1,8 +1,8 @@
 """Who sees whom, in virtual time: one sentence a scenario, one history a seed."""
 
-from mesh_llm.mesh.membership_events import AdvertHeld
-from mesh_llm.mesh.messages import Gossip, PingReport
-from mesh_llm.mesh.news import Health, News
+from mesh_llm.mesh.gossip.membership_events import AdvertHeld
+from mesh_llm.mesh.gossip.messages import Gossip, PingReport
+from mesh_llm.mesh.gossip.news import Health, News
 from tests.simulation.mesh import SimulatedMesh, key_of, mesh_of, settled_mesh_of
 from tests.simulation.seeds import every_seed
 from tests.simulation.world import NetworkConditions

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mesh_llm.core.errors import MeshError
-from mesh_llm.mesh.running import Running, find_running
+from mesh_llm.mesh.home.running import Running, find_running
 
 ANSWER_SECONDS_MAX = 90.0
 """A dropped model may answer for 30 s more, and its engine takes a few to end."""

@@ -6,8 +6,8 @@ from argparse import Namespace
 from mesh_llm.cli.arguments import home_of
 from mesh_llm.core.errors import RequestRefused
 from mesh_llm.core.ids import short
-from mesh_llm.mesh.rotation import rotate_key
-from mesh_llm.mesh.running import find_running
+from mesh_llm.mesh.home.rotation import rotate_key
+from mesh_llm.mesh.home.running import find_running
 from mesh_llm.runtime.clock import Clock
 
 

@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler
 
 from mesh_llm.console.verbs import Verbs
 from mesh_llm.core.errors import MeshError, RequestRefused
-from mesh_llm.mesh.invites import TTL_SECONDS_MAX
+from mesh_llm.mesh.admission.invites import TTL_SECONDS_MAX
 
 BODY_BYTES_MAX = 64 * 1024
 """A token is the longest thing that is sent here; the mesh's own have at most 33,000 characters."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from mesh_llm.core.ids import NodeId
-from mesh_llm.mesh.ledger import KnownMember, Ledger
+from mesh_llm.mesh.admission.ledger import KnownMember, Ledger
 from mesh_llm.mesh.transport import Addresses
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mesh_llm.core.ids import NodeId
 from mesh_llm.core.offers import ServedOffer
-from mesh_llm.mesh.advert import Advert
+from mesh_llm.mesh.gossip.advert import Advert
 from mesh_llm.mesh.transport import Addresses
 
 

@@ -10,10 +10,9 @@ from contextlib import suppress
 
 from mesh_llm.core.errors import InviteFault, InviteRefused
 from mesh_llm.core.ids import MeshId, NodeId, short
-from mesh_llm.mesh import certificates, exchange
-from mesh_llm.mesh.advert import Advert, SignedAdvert, read
-from mesh_llm.mesh.invites import Door, Invite
-from mesh_llm.mesh.joining import (
+from mesh_llm.mesh.admission import certificates
+from mesh_llm.mesh.admission.invites import Door, Invite
+from mesh_llm.mesh.admission.joining import (
     Admitted,
     Declined,
     JoinRequest,
@@ -23,7 +22,9 @@ from mesh_llm.mesh.joining import (
     refused,
     welcomed,
 )
-from mesh_llm.mesh.ledger import KnownMember, Ledger
+from mesh_llm.mesh.admission.ledger import KnownMember, Ledger
+from mesh_llm.mesh.gossip import exchange
+from mesh_llm.mesh.gossip.advert import Advert, SignedAdvert, read
 from mesh_llm.mesh.transport import Kind, PeerError, Refused, Transport, Unreachable
 
 logger = logging.getLogger(__name__)

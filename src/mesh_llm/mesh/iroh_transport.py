@@ -20,11 +20,11 @@ from iroh import iroh_ffi
 
 from mesh_llm.core.errors import RequestRefused
 from mesh_llm.core.ids import NodeId, short
-from mesh_llm.mesh.connections import Connections
-from mesh_llm.mesh.frames import HEAD
 from mesh_llm.mesh.iroh_copying import mend_copying
-from mesh_llm.mesh.ports import has_ipv6, not_opened
-from mesh_llm.mesh.tls_path import TlsPath
+from mesh_llm.mesh.network.connections import Connections
+from mesh_llm.mesh.network.frames import HEAD
+from mesh_llm.mesh.network.ports import has_ipv6, not_opened
+from mesh_llm.mesh.network.tls_path import TlsPath
 from mesh_llm.mesh.transport import (
     CONNECT_SECONDS_MAX,
     Addresses,

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from mesh_llm.mesh.advert import Advert
-from mesh_llm.mesh.membership_events import Member
+from mesh_llm.mesh.gossip.advert import Advert
+from mesh_llm.mesh.gossip.membership_events import Member
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +17,8 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """By which packets reach a node now."""
+class Reach:
+    """How a node is reached now."""
 
     round_trip_s: float | None
     """None before the first measurement."""

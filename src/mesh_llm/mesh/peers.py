@@ -13,7 +13,7 @@ from typing import Protocol
 
 from mesh_llm.core.ids import NodeId, short
 from mesh_llm.mesh.acquaintance import ERRORS_MAX, Acquaintance
-from mesh_llm.mesh.neighbour import Way
+from mesh_llm.mesh.neighbour import Reach
 from mesh_llm.mesh.transport import (
     CONNECT_SECONDS_MAX,
     Addresses,
@@ -132,9 +132,9 @@ class Peers:
     def connected(self) -> tuple[NodeId, ...]:
         return tuple(self._known)
 
-    def way_to(self, peer: NodeId) -> Way | None:
+    def reach_of(self, peer: NodeId) -> Reach | None:
         known = self._newest(peer)
-        return Way(known.connection.round_trip_s, known.connection.is_relayed) if known else None
+        return Reach(known.connection.round_trip_s, known.connection.is_relayed) if known else None
 
     def send(self, peer: NodeId, datagram: bytes) -> None:
         """As a datagram does: it may be lost, for example while the peer cannot be reached."""

@@ -15,28 +15,36 @@ from random import Random
 
 from mesh_llm.core.errors import MeshError
 from mesh_llm.core.ids import MeshId, NodeId, short
-from mesh_llm.mesh import exchange, hello, joining
 from mesh_llm.mesh.address_book import AddressBook
-from mesh_llm.mesh.admission import Admission
-from mesh_llm.mesh.advert import DOMAIN as ADVERT_DOMAIN
-from mesh_llm.mesh.advert import Advert
-from mesh_llm.mesh.adverts import Adverts, OwnChanged
+from mesh_llm.mesh.admission import hello, joining
+from mesh_llm.mesh.admission.admission import Admission
+from mesh_llm.mesh.admission.hello import Hello, Refusal
+from mesh_llm.mesh.admission.invites import Door
+from mesh_llm.mesh.admission.joining import Admitted
+from mesh_llm.mesh.admission.ledger import Ledger
+from mesh_llm.mesh.admission.notices import Effect as NoticeEffect
+from mesh_llm.mesh.admission.notices import Forward
+from mesh_llm.mesh.admission.signatures import NodeKey
 from mesh_llm.mesh.description import Description
-from mesh_llm.mesh.gossiping import EXCHANGE_SECONDS_MAX, Gossiping
-from mesh_llm.mesh.hello import Hello, Refusal
-from mesh_llm.mesh.invites import Door
-from mesh_llm.mesh.joining import Admitted
-from mesh_llm.mesh.leaving import signed_leave
-from mesh_llm.mesh.ledger import Ledger
-from mesh_llm.mesh.membership import Membership
-from mesh_llm.mesh.membership_events import Doubted, Expelled, Introduced, Leaving, Member, RecordsChanged
-from mesh_llm.mesh.neighbour import Neighbour, Way
-from mesh_llm.mesh.notices import Effect as NoticeEffect
-from mesh_llm.mesh.notices import Forward
+from mesh_llm.mesh.gossip import exchange
+from mesh_llm.mesh.gossip.advert import DOMAIN as ADVERT_DOMAIN
+from mesh_llm.mesh.gossip.advert import Advert
+from mesh_llm.mesh.gossip.adverts import Adverts, OwnChanged
+from mesh_llm.mesh.gossip.gossiping import EXCHANGE_SECONDS_MAX, Gossiping
+from mesh_llm.mesh.gossip.leaving import signed_leave
+from mesh_llm.mesh.gossip.membership import Membership
+from mesh_llm.mesh.gossip.membership_events import (
+    Doubted,
+    Expelled,
+    Introduced,
+    Leaving,
+    Member,
+    RecordsChanged,
+)
+from mesh_llm.mesh.gossip.probes import some
+from mesh_llm.mesh.neighbour import Neighbour, Reach
 from mesh_llm.mesh.noticing import Noticing
 from mesh_llm.mesh.peers import Peers
-from mesh_llm.mesh.probes import some
-from mesh_llm.mesh.signatures import NodeKey
 from mesh_llm.mesh.transport import (
     Addresses,
     FastPath,
@@ -174,9 +182,9 @@ class Mesh:
                 found.append(Neighbour(member, advert, machine.busy_of.get(node, 0)))
         return tuple(found)
 
-    def way_to(self, node: NodeId) -> Way | None:
+    def reach_of(self, node: NodeId) -> Reach | None:
         """None where no connection is open now."""
-        return self._peers.way_to(node)
+        return self._peers.reach_of(node)
 
     def tunnel(self, node: NodeId) -> AbstractAsyncContextManager[Stream]:
         """To the node's gateway. Raises Unreachable, Refused."""

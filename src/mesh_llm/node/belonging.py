@@ -8,16 +8,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from mesh_llm import __version__
-from mesh_llm.mesh.certificates import NONCE_BYTES
+from mesh_llm.mesh.admission.certificates import NONCE_BYTES
+from mesh_llm.mesh.admission.joining import Found, Join, Rejoin, Start, plan_start
+from mesh_llm.mesh.admission.ledger import Ledger, founded
+from mesh_llm.mesh.admission.signatures import NodeKey
 from mesh_llm.mesh.entering import enter
-from mesh_llm.mesh.identity import load_or_create_key
+from mesh_llm.mesh.home.identity import load_or_create_key
+from mesh_llm.mesh.home.ledger_file import load_ledger, save_ledger
+from mesh_llm.mesh.home.rotation import settle_rotation
 from mesh_llm.mesh.iroh_transport import IrohTransport
-from mesh_llm.mesh.joining import Found, Join, Rejoin, Start, plan_start
-from mesh_llm.mesh.ledger import Ledger, founded
-from mesh_llm.mesh.ledger_file import load_ledger, save_ledger
-from mesh_llm.mesh.rotation import settle_rotation
 from mesh_llm.mesh.service import Description, Mesh
-from mesh_llm.mesh.signatures import NodeKey
 from mesh_llm.mesh.transport import Stream, Transport
 from mesh_llm.node.settings import Doors, NodeSettings
 from mesh_llm.runtime.bell import Bell

@@ -7,7 +7,7 @@ from typing import Literal
 from mesh_llm.console.snapshot import PeerStatus
 from mesh_llm.core.ids import NodeId
 from mesh_llm.gateway.remote import RemoteServer, TunnelStream
-from mesh_llm.mesh.neighbour import Neighbour, Way
+from mesh_llm.mesh.neighbour import Neighbour, Reach
 from mesh_llm.mesh.service import Mesh
 
 
@@ -35,7 +35,7 @@ class Neighbourhood:
 
     def _peer(self, neighbour: Neighbour) -> PeerStatus:
         advert = neighbour.advert
-        way = self._mesh.way_to(advert.node)
+        reach = self._mesh.reach_of(advert.node)
         return PeerStatus(
             id=advert.node,
             name=advert.name,
@@ -45,12 +45,12 @@ class Neighbourhood:
             memory_bytes=advert.memory_bytes,
             served=advert.models,
             busy=neighbour.busy,
-            round_trip_s=way.round_trip_s if way else None,
-            path=_path(way),
+            round_trip_s=reach.round_trip_s if reach else None,
+            path=_path(reach),
         )
 
 
-def _path(way: Way | None) -> Literal["direct", "relay"] | None:
-    if way is None:
+def _path(reach: Reach | None) -> Literal["direct", "relay"] | None:
+    if reach is None:
         return None
-    return "relay" if way.is_relayed else "direct"
+    return "relay" if reach.is_relayed else "direct"

@@ -49,7 +49,7 @@ def _home(settings: NodeSettings) -> Generator[None]:
     if settings.alone or settings.ephemeral:
         yield
         return
-    from mesh_llm.mesh.running import only_node_of
+    from mesh_llm.mesh.home.running import only_node_of
 
     with only_node_of(settings.home):
         yield

@@ -19,7 +19,7 @@ from mesh_llm.core.ids import short
 from mesh_llm.engine.external import ExternalServer
 from mesh_llm.gateway.app import Gateway
 from mesh_llm.gateway.backend import Backend
-from mesh_llm.mesh.running import Running, announce
+from mesh_llm.mesh.home.running import Running, announce
 from mesh_llm.mesh.service import Description, Mesh
 from mesh_llm.mesh.transport import NoRelays, Stream
 from mesh_llm.models.catalogue import load_catalogue

@@ -1,0 +1,1 @@
+"""Who lives, and what they say of themselves: machines that decide, and `gossiping.py`, their shell."""

@@ -1,0 +1,148 @@
+"""What a node says of itself, signed with its own key, so that it may come from anybody.
+
+Knows nothing of how adverts travel: `adverts.py` decides what is fetched from whom. The certificate is
+opaque here; whoever takes an advert in has it checked (`admission.py`).
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from math import isfinite
+
+from mesh_llm.core.ids import NodeId
+from mesh_llm.core.offers import ServedOffer
+from mesh_llm.mesh import bounded
+from mesh_llm.mesh.addresses import are_tellable, tellable
+from mesh_llm.mesh.admission.certificates import CERTIFICATE_BYTES_MAX
+from mesh_llm.mesh.admission.signatures import verify
+from mesh_llm.mesh.gossip.news import NUMBER_MAX
+from mesh_llm.mesh.transport import Addresses, PeerError
+
+DOMAIN = b"mesh-llm advert 1\0"
+
+ADVERT_BYTES_MAX = 64 * 1024
+MODELS_MAX = 64
+ON_DISK_MAX = 500
+NAME_CHARACTERS_MAX = 200
+"""The longest names in public hubs have about 100."""
+LISTED_MAX = 32
+"""Aliases and capabilities of a model."""
+SLOTS_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Advert:
+    """New fields have defaults: peers may be older, and ignore what they do not know."""
+
+    node: NodeId
+    version: int
+    """Grows with each change; the newest wins."""
+    name: str = ""
+    """For people."""
+    program_version: str = ""
+    role: str = "server"
+    """`server`, `client` (serves nothing), `standby`; newer peers may know more."""
+    addresses: Addresses = field(default_factory=Addresses)
+    certificate: bytes = b""
+    memory_bytes: int = 0
+    """That models may use on the node's machine."""
+    models: tuple[ServedOffer, ...] = ()
+    on_disk: tuple[str, ...] = ()
+    """Names of models that it could serve without a download."""
+    started: int = 0
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedAdvert:
+    body: bytes
+    """An encoded Advert: what was signed is kept as it came, with fields that we do not know."""
+    signature: bytes
+
+
+Sign = Callable[[bytes], bytes]
+"""Of an advert's body: `NodeKey.sign` with DOMAIN."""
+
+
+def sign_advert(advert: Advert, sign: Sign) -> SignedAdvert:
+    """What is more than others would take is left out: the last of what lies on disk first. Raises ValueError
+    where even that does not help."""
+    advert = _shortened(advert)
+    wrong = _what_is_wrong(advert)
+    if wrong is not None:
+        raise ValueError(f"This node's advert has a {wrong} that others would refuse.")
+    while len(body := bounded.encode(advert)) > ADVERT_BYTES_MAX:
+        longest = "on_disk" if advert.on_disk else "models"
+        kept = getattr(advert, longest)
+        advert = replace(advert, **{longest: kept[: len(kept) // 2]})
+    return SignedAdvert(body, sign(body))
+
+
+def read(advert: SignedAdvert) -> Advert:
+    """Raises PeerError for a forgery, and for what is larger than the limits."""
+    said = bounded.decode(advert.body, Advert, bytes_max=ADVERT_BYTES_MAX, what="An advert")
+    wrong = _what_is_wrong(said)
+    if wrong is not None:
+        raise PeerError(f"An advert whose {wrong} is not within its limits.")
+    if not verify(said.node, DOMAIN, advert.body, advert.signature):
+        raise PeerError("An advert that its node has not signed.")
+    return said
+
+
+def _what_is_wrong(advert: Advert) -> str | None:
+    checks = {
+        "version": 1 <= advert.version <= NUMBER_MAX,
+        "name": _is_text(advert.name),
+        "program version": _is_text(advert.program_version),
+        "role": _is_text(advert.role),
+        "addresses": are_tellable(advert.addresses),
+        "certificate": len(advert.certificate) <= CERTIFICATE_BYTES_MAX,
+        "memory": _is_count(advert.memory_bytes),
+        "models": len(advert.models) <= MODELS_MAX and all(map(_is_offer, advert.models)),
+        "list of what lies on disk": len(advert.on_disk) <= ON_DISK_MAX and _are_texts(advert.on_disk),
+        "start": _is_count(advert.started),
+    }
+    return next((what for what, right in checks.items() if not right), None)
+
+
+def _is_text(text: str) -> bool:
+    """It is shown to people: nothing that moves their cursors."""
+    return len(text) <= NAME_CHARACTERS_MAX and text.isprintable()
+
+
+def _are_texts(texts: Iterable[str]) -> bool:
+    return all(map(_is_text, texts))
+
+
+def _is_count(number: int) -> bool:
+    return 0 <= number <= NUMBER_MAX
+
+
+def _is_offer(served: ServedOffer) -> bool:
+    offer = served.offer
+    texts = (offer.name, offer.architecture, offer.quantisation, *offer.aliases, *offer.capabilities)
+    counts = (offer.bytes, offer.context_length, offer.context_length_trained, offer.parameters)
+    return (
+        offer.name != ""
+        and _are_texts(texts)
+        and len(offer.aliases) <= LISTED_MAX
+        and len(offer.capabilities) <= LISTED_MAX
+        and all(map(_is_count, (*counts, offer.embedding_length, offer.created)))
+        and 1 <= offer.slots <= SLOTS_MAX
+        and isfinite(served.tokens_per_second)
+        and served.tokens_per_second >= 0
+    )
+
+
+def _shortened(advert: Advert) -> Advert:
+    return replace(
+        advert,
+        name=_readable(advert.name),
+        program_version=_readable(advert.program_version),
+        addresses=tellable(advert.addresses),
+        models=tuple(filter(_is_offer, advert.models))[:MODELS_MAX],
+        on_disk=tuple(filter(_is_text, advert.on_disk))[:ON_DISK_MAX],
+    )
+
+
+def _readable(text: str) -> str:
+    return "".join(filter(str.isprintable, text))[:NAME_CHARACTERS_MAX]
