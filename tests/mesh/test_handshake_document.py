@@ -166,7 +166,7 @@ def test_the_strangers_hello_is_a_good_one_of_another_mesh():
     assert founder(1).judge(stranger.certificate, key(3).node) is Refusal.FOREIGN
 
 
-LIMITS = re.findall(r"^\| `(\w+)\.(\w+)` \| ([\d,]+) ?(\w*) \|", DOCUMENT, re.MULTILINE)
+LIMITS = re.findall(r"^\| `([\w.]+)\.(\w+)` \| ([\d,]+) ?(\w*) \|", DOCUMENT, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("module", "name", "number", "unit"), LIMITS)
