@@ -142,7 +142,7 @@ DECODERS = [
         decode_hello,
         [
             encode_hello(Hello(GUEST, "0.3.0")),
-            encode_hello(Hello(GUEST, "0.3.0", FAST, b"advert", ADDRESSES)),
+            encode_hello(Hello(GUEST, "0.3.0", FAST, ADDRESSES)),
         ],
         PeerError,
     ),

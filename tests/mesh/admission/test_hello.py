@@ -21,7 +21,6 @@ FULL = Hello(
     founder().certificate,
     "0.3.0",
     FastPath(("192.168.1.5:40123",), b"der"),
-    b"advert",
     Addresses(("192.168.1.5:51234", "[fe80::1%eth0]:5"), "https://relay.example"),
 )
 
@@ -34,6 +33,12 @@ def test_a_hello_arrives_as_it_was_said(hello: Hello):
 def test_a_newer_hello_is_understood():
     fields = msgspec.msgpack.decode(encode_hello(SHORT))
     assert decode_hello(msgspec.msgpack.encode({**fields, "mood": ["good"]})) == SHORT
+
+
+def test_a_newer_hello_may_not_say_without_end():
+    fields = msgspec.msgpack.decode(encode_hello(SHORT))
+    with pytest.raises(PeerError, match="65536 are allowed"):
+        decode_hello(msgspec.msgpack.encode({**fields, "mood": bytes(HELLO_BYTES_MAX)}))
 
 
 def test_an_older_hello_may_say_less():
@@ -49,7 +54,6 @@ def test_an_older_hello_may_say_less():
         Hello(b"", "1", addresses=Addresses(("\x1b[2J",))),
         Hello(b"", "1", FastPath(("ä:1",), b"")),
         Hello(b"", "1", FastPath((), bytes(FAST_PATH_CERTIFICATE_BYTES_MAX + 1))),
-        Hello(b"", "1", advert=bytes(HELLO_BYTES_MAX)),
     ],
 )
 def test_a_hello_outside_the_limits_is_refused(hello: Hello):

@@ -1,7 +1,7 @@
 """HELLO: how members introduce themselves on a new connection, each way one frame.
 
 Counterpart: the other side's HELLO, or a refusal whose text begins with a `Refusal`. Whether the certificate
-holds is `admission.py`'s question; the advert is opaque here.
+holds is `admission.py`'s question; what the sender says of itself is asked for later, by gossip.
 """
 
 from dataclasses import dataclass, field, replace
@@ -11,8 +11,8 @@ from mesh_llm.mesh import addresses, bounded
 from mesh_llm.mesh.admission.certificates import CERTIFICATE_BYTES_MAX
 from mesh_llm.mesh.transport import Addresses, FastPath, PeerError
 
-HELLO_BYTES_MAX = 128 * 1024
-"""A certificate, an advert and some addresses."""
+HELLO_BYTES_MAX = 64 * 1024
+"""A certificate, some addresses, and room for what newer versions may add."""
 
 VERSION_CHARACTERS_MAX = 64
 ADDRESSES_MAX = addresses.ADDRESSES_MAX
@@ -54,8 +54,6 @@ class Hello:
     certificate: bytes
     program_version: str
     fast_path: FastPath | None = None
-    advert: bytes | None = None
-    """Signed; `adverts.py` knows how to read it."""
     addresses: Addresses = field(default=Addresses())
     """Where the sender may be reached."""
 
