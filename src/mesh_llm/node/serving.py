@@ -31,7 +31,7 @@ from mesh_llm.node.own_models import OwnModels
 from mesh_llm.node.settings import Doors, NodeSettings
 from mesh_llm.node.verbs import NodeVerbs
 from mesh_llm.runtime.bell import Bell
-from mesh_llm.runtime.listening import port_of
+from mesh_llm.runtime.listening import listen, port_of
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,9 @@ class Serving:
         verbs = NodeVerbs(self._settings, self._models, self._mesh, self._gateway, self._changes)
         page = Console(self._snapshot, self._changes, Control(verbs, control_key))
         async with asyncio.TaskGroup() as tasks:
+            listen(console)
             if api_port is not None:
+                listen(api)
                 fields = {"api_port": api_port}
                 logger.info("API: http://localhost:%(api_port)d/v1", fields, extra={"fields": fields})
                 tasks.create_task(self._gateway.run(api), name="gateway")

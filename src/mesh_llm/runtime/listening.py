@@ -1,6 +1,6 @@
 """Ports reserved early: one that is taken is told before anything is downloaded or loaded.
 
-Until its server runs, a reserved port refuses connections, so a client sees that nobody answers yet.
+Until `listen`, a reserved port refuses connections, so a client sees that nobody answers yet.
 """
 
 import errno
@@ -10,6 +10,9 @@ from mesh_llm.core.errors import AddressInUse, RequestRefused
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"
+
+BACKLOG = 128
+"""Connections that the operating system may hold until they are accepted: a burst of clients."""
 
 
 def reserve(host: str, port: int, flag: str) -> socket.socket:
@@ -26,6 +29,20 @@ def reserve(host: str, port: int, flag: str) -> socket.socket:
         raise _explained(error, port, flag) from error
     listener.setblocking(False)
     return listener
+
+
+def listen(listener: socket.socket) -> None:
+    """From now on clients wait for the server to run instead of being refused. May be called again.
+
+    Raises AddressInUse: two programs may reserve a port, one can listen.
+    """
+    try:
+        listener.listen(BACKLOG)
+    except OSError as error:
+        port = port_of(listener)
+        raise AddressInUse(
+            f"port {port} is in use by another program: stop that one, or choose another"
+        ) from error
 
 
 def port_of(listener: socket.socket) -> int:

@@ -6,13 +6,9 @@ import socket
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from mesh_llm.core.errors import AddressInUse
 from mesh_llm.core.loopback import host_name, is_loopback, is_loopback_origin
-from mesh_llm.runtime.listening import port_of
+from mesh_llm.runtime.listening import BACKLOG, listen
 from mesh_llm.runtime.web_connection import WebConnections
-
-BACKLOG = 128
-"""Connections that the operating system may hold until they are accepted: a burst of clients."""
 
 SHUTDOWN_S = 1.0
 """For answers under way when the node stops; the whole node has 5 s."""
@@ -43,15 +39,10 @@ async def _start(
 ) -> asyncio.Server:
     handlers = runner.server
     assert handlers is not None, "the runner has been set up"
-    try:
-        return await asyncio.get_running_loop().create_server(
-            lambda: connections.accept(handlers()), sock=listener, backlog=BACKLOG
-        )
-    except OSError as error:  # two programs may reserve a port, one can listen
-        port = port_of(listener)
-        raise AddressInUse(
-            f"port {port} is in use by another program: stop that one, or choose another"
-        ) from error
+    listen(listener)
+    return await asyncio.get_running_loop().create_server(
+        lambda: connections.accept(handlers()), sock=listener, backlog=BACKLOG
+    )
 
 
 def is_foreign(request: web.Request) -> bool:
