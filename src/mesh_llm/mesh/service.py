@@ -9,24 +9,21 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import replace
 from functools import partial
 from random import Random
 
 from mesh_llm.core.errors import MeshError
 from mesh_llm.core.ids import MeshId, NodeId, short
 from mesh_llm.mesh.address_book import AddressBook
-from mesh_llm.mesh.admission import hello, joining
+from mesh_llm.mesh.admission import hello
 from mesh_llm.mesh.admission.admission import Admission
 from mesh_llm.mesh.admission.hello import Hello, Refusal
-from mesh_llm.mesh.admission.invites import Door
-from mesh_llm.mesh.admission.joining import Admitted
 from mesh_llm.mesh.admission.ledger import Ledger
 from mesh_llm.mesh.admission.notices import Effect as NoticeEffect
 from mesh_llm.mesh.admission.notices import Forward
 from mesh_llm.mesh.admission.signatures import NodeKey
 from mesh_llm.mesh.description import Description
-from mesh_llm.mesh.gossip import exchange
+from mesh_llm.mesh.doorkeeping import Doorkeeping
 from mesh_llm.mesh.gossip.advert import DOMAIN as ADVERT_DOMAIN
 from mesh_llm.mesh.gossip.advert import Advert
 from mesh_llm.mesh.gossip.adverts import Adverts, OwnChanged
@@ -65,9 +62,6 @@ INTRODUCTIONS_APART_S = 15.0
 
 INTRODUCTIONS_MAX = 8
 """At once, after the first time: most of those who are not there never come back."""
-
-INTRODUCED_MAX = 16
-"""Members of which a newcomer is told at the door. One that lives will do."""
 
 ADVERTS_APART_S = 0.5
 """Between two versions of this node's own advert: each goes to everybody."""
@@ -126,6 +120,15 @@ class Mesh:
             self._member_changed,
             self._advert_changed,
             self._noticing.reconcile,
+        )
+        self._door = Doorkeeping(
+            self._admission,
+            self._gossiping,
+            transport,
+            clock,
+            chance,
+            self._those_who_stay,
+            self._write_now,
         )
 
     def __repr__(self) -> str:
@@ -198,11 +201,7 @@ class Mesh:
 
     def invite(self, ttl_s: int, *, once: bool = False) -> str:
         """A new token. Raises RequestRefused, DiskFull."""
-        token = self._admission.invite(
-            self._doors(), self._clock.epoch(), self._chance, ttl_s=ttl_s, once=once
-        )
-        self._write_now()
-        return token
+        return self._door.invite(ttl_s, once=once)
 
     def revoke(self, text: str) -> None:
         """`text` is a token or an invite's id. Raises InviteRefused."""
@@ -251,20 +250,7 @@ class Mesh:
         return Addresses(direct, next((each.relay for each in told if each.relay), None))
 
     async def admit(self, stream: Stream) -> None:
-        request = await stream.receive()
-        join = joining.decode_request(request or b"")
-        answer = self._admission.answer(join, stream.peer, self._clock.epoch())
-        if isinstance(answer, Admitted):
-            try:
-                self._write_now()  # before it goes out: a single-use invite is spent now
-            except MeshError as error:
-                logger.error("%s cannot join: %s", short(stream.peer), error)
-                await stream.refuse("This door cannot write down who joins. Try another.")
-                return
-            answer = replace(answer, adverts=self._introductions())
-            logger.info("%s has joined the mesh", short(stream.peer))
-        await stream.send(joining.encode_answer(answer))
-        await stream.finish()
+        await self._door.admit(stream)
 
     async def answer(self, stream: Stream) -> None:
         if stream.kind is Kind.TUNNEL:
@@ -340,16 +326,6 @@ class Mesh:
 
     def _remember(self, node: NodeId, certificate: bytes, addresses: Addresses) -> None:
         self._book.remember(node, certificate, addresses, self._clock.epoch())
-
-    def _introductions(self) -> tuple[bytes, ...]:
-        """For a newcomer: the adverts of this node and of some others."""
-        others = [advert.node for advert in self._those_who_stay()]
-        told = (self.me, *some(self._chance, others, INTRODUCED_MAX - 1))
-        return tuple(exchange.encode(signed) for signed in self._gossiping.adverts.answer_to(told))
-
-    def _doors(self) -> list[Door]:
-        others = [Door(advert.node, advert.addresses) for advert in self._those_who_stay()]
-        return [Door(self.me, self._transport.addresses), *others]
 
     def _those_who_stay(self) -> list[Advert]:
         return [each.advert for each in self.neighbours() if each.advert.role != "client"]
