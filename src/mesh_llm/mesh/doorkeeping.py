@@ -16,8 +16,8 @@ from mesh_llm.mesh.admission.invites import Door
 from mesh_llm.mesh.admission.joining import Admitted
 from mesh_llm.mesh.gossip import exchange
 from mesh_llm.mesh.gossip.advert import Advert
-from mesh_llm.mesh.gossip.gossiping import Gossiping
 from mesh_llm.mesh.gossip.probes import some
+from mesh_llm.mesh.gossiping import Gossiping
 from mesh_llm.mesh.transport import Stream, Transport
 from mesh_llm.runtime.clock import Clock
 

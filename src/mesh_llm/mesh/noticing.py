@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from mesh_llm.core.ids import NodeId, short
 from mesh_llm.mesh.admission.admission import Admission
 from mesh_llm.mesh.admission.notices import Effect, NoticeReceived, decode_batch, encode_batches
-from mesh_llm.mesh.gossip.gossiping import EXCHANGE_SECONDS_MAX, NOT_TODAY
+from mesh_llm.mesh.gossiping import EXCHANGE_SECONDS_MAX, NOT_TODAY
 from mesh_llm.mesh.peers import Peers
 from mesh_llm.mesh.transport import Kind, Stream
 

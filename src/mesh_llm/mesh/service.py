@@ -27,7 +27,6 @@ from mesh_llm.mesh.doorkeeping import Doorkeeping
 from mesh_llm.mesh.gossip.advert import DOMAIN as ADVERT_DOMAIN
 from mesh_llm.mesh.gossip.advert import Advert
 from mesh_llm.mesh.gossip.adverts import Adverts, OwnChanged
-from mesh_llm.mesh.gossip.gossiping import EXCHANGE_SECONDS_MAX, Gossiping
 from mesh_llm.mesh.gossip.leaving import signed_leave
 from mesh_llm.mesh.gossip.membership import Membership
 from mesh_llm.mesh.gossip.membership_events import (
@@ -39,6 +38,7 @@ from mesh_llm.mesh.gossip.membership_events import (
     RecordsChanged,
 )
 from mesh_llm.mesh.gossip.probes import some
+from mesh_llm.mesh.gossiping import EXCHANGE_SECONDS_MAX, Gossiping
 from mesh_llm.mesh.neighbour import Neighbour, Reach
 from mesh_llm.mesh.noticing import Noticing
 from mesh_llm.mesh.peers import Peers

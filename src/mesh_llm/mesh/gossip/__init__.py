@@ -1,1 +1,1 @@
-"""Who lives, and what they say of themselves: machines that decide, and `gossiping.py`, their shell."""
+"""Who lives, and what they say of themselves: machines that decide, inside the shell `gossiping.py`."""
