@@ -37,6 +37,7 @@ from mesh_llm.mesh.gossip.membership_events import (
     Member,
     RecordsChanged,
 )
+from mesh_llm.mesh.gossip.news import Health
 from mesh_llm.mesh.gossip.probes import some
 from mesh_llm.mesh.gossiping import EXCHANGE_SECONDS_MAX, Gossiping
 from mesh_llm.mesh.neighbour import Neighbour, Reach
@@ -216,9 +217,8 @@ class Mesh:
 
     def hello(self, fast_path: FastPath | None) -> bytes:
         version = self._describe().program_version
-        addresses = self._transport.addresses
-        told = Addresses(addresses.direct[: hello.ADDRESSES_MAX - 1], addresses.relay)
-        return hello.encode_hello(Hello(self._admission.certificate, version, fast_path, addresses=told))
+        certificate, addresses = self._admission.certificate, self._transport.addresses
+        return hello.encode_hello(Hello(certificate, version, fast_path, addresses))
 
     def welcome(self, peer: NodeId, greeting: bytes) -> FastPath | None:
         said = hello.decode_hello(greeting)
@@ -315,8 +315,8 @@ class Mesh:
             raise PeerError(f"An advert of no member: {refusal.message}.")
 
     def _member_changed(self, member: Member) -> None:
-        if not member.health.living:
-            self._peers.close(member.node, member.health.name.lower())
+        if member.health is Health.DEAD:  # who left closes by itself, after its last words
+            self._peers.close(member.node, "dead")
         logger.info("%s is %s", self.name_of(member.node), member.health.name.lower())
         self._changes.ring()
 

@@ -145,7 +145,7 @@ class Serving:
             program_version=__version__,
             memory_bytes=self._models.memory_bytes,
             models=self._gateway.offers(),
-            on_disk=tuple(model.name for model in self._on_disk),
+            on_disk=() if self._settings.client else tuple(model.name for model in self._on_disk),
         )
 
     async def _print_invite(self, mesh: Mesh) -> None:
