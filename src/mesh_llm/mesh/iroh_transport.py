@@ -134,6 +134,7 @@ class IrohCarrier:
         self._connection = connection
         self._tasks = tasks
         self._finished: deque[iroh.SendStream] = deque(maxlen=FINISHED_KEPT)
+        self._accepting: asyncio.Task[iroh.BiStream | Unreachable] | None = None
         connection.set_max_concurrent_uni_streams(0)
 
     @property
@@ -149,8 +150,14 @@ class IrohCarrier:
             return IrohPipe(await self._connection.open_bi(), self._finished, self._tasks)
 
     async def accept_pipe(self) -> IrohPipe:
-        with _unreachable():
-            return IrohPipe(await self._connection.accept_bi(), self._finished, self._tasks)
+        """In a task of its own, which ends with the connection: iroh leaks it where this is cancelled."""
+        if self._accepting is None:
+            self._accepting = self._tasks.create_task(self._accept())
+        stream = await asyncio.shield(self._accepting)
+        self._accepting = None
+        if isinstance(stream, Unreachable):
+            raise stream
+        return IrohPipe(stream, self._finished, self._tasks)
 
     def allow_pipes(self, count: int) -> None:
         self._connection.set_max_concurrent_bi_streams(count)
@@ -174,6 +181,12 @@ class IrohCarrier:
                         await sending.stopped()
             self._connection.close(CLOSE_CODE, reason.encode(errors="replace")[:REASON_BYTES_MAX])
         self._finished.clear()
+
+    async def _accept(self) -> iroh.BiStream | Unreachable:
+        try:
+            return await self._connection.accept_bi()
+        except Failures as error:
+            return Unreachable(_said(error))
 
 
 class IrohTransport:
