@@ -150,3 +150,12 @@ async def test_without_internet_a_node_with_relays_starts_and_is_joined(store: P
         join = ("--join", await one.invite())
         async with started(store, tmp_path / "two", "--client", *join) as two:
             await wait_until_member(two)
+
+
+async def test_a_node_that_is_still_looking_for_a_door_stops_at_once(store: Path, tmp_path: Path):
+    token = token_of_another_mesh()
+    async with started(store, tmp_path, "--client", "--join", token, *NO_RELAY) as client:
+        async with asyncio.timeout(BOUND_S):
+            while not (tmp_path / "node.key").exists():  # noqa: ASYNC110 (no log says so)
+                await asyncio.sleep(0.05)
+        assert await client.stop() == 0

@@ -53,6 +53,8 @@ class Serving:
         self._mesh: Mesh | None = None
         self._neighbourhood: Neighbourhood | None = None
         self._gateway: Gateway
+        self._is_shown = False
+        """Whether anybody could have asked yet; before, the node is still on its way into the mesh."""
         self._on_disk: tuple[DiskModel, ...] = ()
         self._token: str | None = None
         self._api_port: int | None = None
@@ -64,12 +66,15 @@ class Serving:
                 tasks.create_task(server.run(), name=repr(server))
             tasks.create_task(self._look_at_disk(), name="disk")
             if self._settings.alone:
+                self._gateway = self._make_gateway()
                 await self._show(api, console)
             else:
                 await self._show_as_member(api, console)
 
     async def wind_down(self) -> None:
         """Nobody new is served; requests under way may end, within bounds; the mesh is told."""
+        if not self._is_shown:
+            return
         self._gateway.drain()
         busy = self._gateway.busy()
         if busy and self._settings.drain_s:
@@ -97,8 +102,7 @@ class Serving:
                 await self._show(api, console)
 
     async def _show(self, api: socket, console: socket) -> None:
-        if self._mesh is None:
-            self._gateway = self._make_gateway()
+        self._is_shown = True
         api_port = self._api_port = None if self._settings.alone else port_of(api)
         control_key = f"{self._doors.chance.getrandbits(128):032x}"
         verbs = NodeVerbs(self._settings, self._models, self._mesh, self._gateway, self._changes)
