@@ -48,40 +48,45 @@ def thing(freed: Freed) -> type:
 async def test_what_dies_in_another_thread_is_freed_in_the_loops(freed: Freed, thing: type):
     freeing = LateFreeing()
     freeing.mend({"Thing": thing, "VERSION": 3})
+    freeing.use_this_loop()
     held = [thing()]
-    with freeing.in_loop():
-        thread = threading.Thread(target=held.clear)
-        thread.start()
-        thread.join()
-        assert freed == []
-        await asyncio.sleep(0)
-        assert freed == [("MainThread", False)]
+    thread = threading.Thread(target=held.clear)
+    thread.start()
+    thread.join()
+    assert freed == []
+    await asyncio.sleep(0)
+    assert freed == [("MainThread", False)]
 
 
 async def test_what_the_garbage_collector_finds_is_freed_later_and_once(freed: Freed, thing: type):
     freeing = LateFreeing()
     freeing.mend({"Thing": thing})
+    freeing.use_this_loop()
     one, other = thing(), thing()
     one.other, other.other = other, one
     del one, other
-    with freeing.in_loop():
-        busy_with(gc.collect)
-        assert freed == []
-        await asyncio.sleep(0)
-        assert freed == [("MainThread", False)] * 2
-        gc.collect()
+    busy_with(gc.collect)
+    assert freed == []
+    await asyncio.sleep(0)
+    assert freed == [("MainThread", False)] * 2
+    gc.collect()
+    await asyncio.sleep(0)
     assert len(freed) == 2
 
 
-async def test_what_died_without_a_loop_is_freed_by_the_next(freed: Freed, thing: type):
+def test_what_dies_after_its_loop_is_freed_by_the_next(freed: Freed, thing: type):
     freeing = LateFreeing()
     freeing.mend({"Thing": thing})
-    busy_with(thing)
-    assert freed == []
-    with freeing.in_loop():
-        assert len(freed) == 1
+
+    async def live() -> None:
+        freeing.use_this_loop()
+
+    asyncio.run(live())
+    for _ in range(3):
         busy_with(thing)
-    assert freed == [("MainThread", False)] * 2
+    assert freed == []
+    asyncio.run(live())
+    assert freed == [("MainThread", False)] * 3
 
 
 async def test_every_class_of_iroh_that_frees_something_is_mended():

@@ -7,8 +7,8 @@ some hundreds of connections). `iroh_transport.py` hands over iroh's names: noth
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 Free = Callable[[Any], None]
@@ -17,7 +17,7 @@ Free = Callable[[Any], None]
 class LateFreeing:
     def __init__(self) -> None:
         self._waiting: deque[tuple[Free, Any]] = deque()
-        self._loops: list[asyncio.AbstractEventLoop] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._is_due = False
 
     def mend(self, names: Mapping[str, Any]) -> None:
@@ -26,26 +26,19 @@ class LateFreeing:
             if "__del__" in vars(kind):
                 kind.__del__ = self._late(kind.__del__)
 
-    @contextmanager
-    def in_loop(self) -> Generator[None]:
-        """While the body runs, its loop frees; what is left goes at its end."""
-        loop = asyncio.get_running_loop()
-        self._loops.append(loop)
+    def use_this_loop(self) -> None:
+        """From now on the running loop frees, as long as it lives."""
+        self._loop = asyncio.get_running_loop()
         self._free()
-        try:
-            yield
-        finally:
-            self._loops.remove(loop)
-            self._free()
 
     def _late(self, free: Free) -> Free:
         def wait(dead: Any) -> None:
             """May run anywhere, in any thread: takes no lock, calls nothing of iroh's."""
             self._waiting.append((free, dead))
-            if self._loops and not self._is_due:
+            if self._loop and not self._is_due:
                 self._is_due = True
-                with suppress(RuntimeError):  # the loop is closed
-                    self._loops[-1].call_soon_threadsafe(self._free)
+                with suppress(RuntimeError):  # it is closed: the next one will do it
+                    self._loop.call_soon_threadsafe(self._free)
 
         return wait
 

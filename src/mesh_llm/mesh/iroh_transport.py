@@ -220,22 +220,22 @@ class IrohTransport:
         """
         _quieten()
         mend_copying(vars(iroh_ffi), clock)
-        with _late_freeing().in_loop():
-            endpoint = await _bound(secret_key, bind_port, _relay_mode(relays))
-            try:
-                with unwrapped():
-                    async with asyncio.TaskGroup() as tasks, AsyncExitStack() as stack:
-                        fast = None
-                        if fast_path:
-                            opening = TlsPath.open(secret_key, bind_port, lambda: _direct(endpoint), tasks)
-                            fast = await stack.enter_async_context(opening)
-                        transport = cls(endpoint, fast, tasks)
-                        try:
-                            yield transport
-                        finally:
-                            await transport.close()
-            finally:
-                await _close(endpoint)
+        _late_freeing().use_this_loop()
+        endpoint = await _bound(secret_key, bind_port, _relay_mode(relays))
+        try:
+            with unwrapped():
+                async with asyncio.TaskGroup() as tasks, AsyncExitStack() as stack:
+                    fast = None
+                    if fast_path:
+                        opening = TlsPath.open(secret_key, bind_port, lambda: _direct(endpoint), tasks)
+                        fast = await stack.enter_async_context(opening)
+                    transport = cls(endpoint, fast, tasks)
+                    try:
+                        yield transport
+                    finally:
+                        await transport.close()
+        finally:
+            await _close(endpoint)
 
     @property
     def addresses(self) -> Addresses:
