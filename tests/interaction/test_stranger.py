@@ -34,7 +34,9 @@ pytestmark = pytest.mark.real
 BOUND_S = 15.0
 HOSTILE_STREAMS = 2000
 STREAMS_OF_CONNECTION = 8
-GROWTH_BYTES_MAX = 32 * 1024 * 1024
+GROWTH_BYTES_MAX = 16 * 1024 * 1024
+SETTLED_S = 20.0
+"""Strangers have ten seconds; each stream of theirs that waits holds a buffer of 256 KiB."""
 HTTP = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CHAT = b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"
 Failures = (iroh.IrohError, iroh_ffi.InternalError, TimeoutError)
@@ -207,7 +209,9 @@ async def test_two_thousand_hostile_streams_leave_the_node_as_it_was(node: Backg
             for _ in range(5):
                 assert [model["id"] for model in (await get(f"{node.url}/v1/models"))["data"]] == [MODEL]
                 await asyncio.sleep(0.5)
-        assert node.memory_bytes - before < GROWTH_BYTES_MAX
+        async with asyncio.timeout(SETTLED_S):  # those who were still inside are put out
+            while node.memory_bytes - before >= GROWTH_BYTES_MAX:  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(0.2)
     status, body = await chat(node.url, model=MODEL)
     assert status == 200, body
     assert node.process.poll() is None
