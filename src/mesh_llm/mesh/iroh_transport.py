@@ -1,9 +1,10 @@
 """The door to iroh: the only module that knows it. `memory_transport.py` is its twin for tests.
 
-iroh 1.2.0 needs four cures, and they are all here or called from here: its Python half copies byte by byte
-(`iroh_copying.py` mends and tests it at every start); it takes 30 s to miss a dead peer (the guard of
-`connection.py`); a dropped stream looks like a finished one (the end marks of `frames.py`); its callbacks
-leak threads and may abort the process (none are used). Its exceptions end here, as Unreachable.
+iroh 1.2.0 needs five cures, and they are all here or called from here: its Python half copies byte by byte
+(`iroh_copying.py` mends and tests it at every start); it locks itself up where the garbage collector frees
+its objects (`iroh_freeing.py`); it takes 30 s to miss a dead peer (the guard of `connection.py`); a dropped
+stream looks like a finished one (the end marks of `frames.py`); its callbacks leak threads and may abort the
+process (none are used). Its exceptions end here, as Unreachable.
 docs/decisions/0005 has the rest.
 """
 
@@ -21,6 +22,7 @@ from iroh import iroh_ffi
 from mesh_llm.core.errors import RequestRefused
 from mesh_llm.core.ids import NodeId, short
 from mesh_llm.mesh.iroh_copying import mend_copying
+from mesh_llm.mesh.iroh_freeing import LateFreeing
 from mesh_llm.mesh.network.connections import Connections
 from mesh_llm.mesh.network.frames import HEAD
 from mesh_llm.mesh.network.ports import has_ipv6, not_opened
@@ -218,6 +220,7 @@ class IrohTransport:
         """
         _quieten()
         mend_copying(vars(iroh_ffi), clock)
+        _late_freeing().use_this_loop()
         endpoint = await _bound(secret_key, bind_port, _relay_mode(relays))
         try:
             with unwrapped():
@@ -366,3 +369,10 @@ def _quieten() -> None:
     """Once in a process: iroh's own log may not be set twice."""
     os.environ["RUST_BACKTRACE"] = "0"  # messages are for people
     iroh.set_log_level(iroh.LogLevel.OFF)
+
+
+@cache
+def _late_freeing() -> LateFreeing:
+    freeing = LateFreeing()
+    freeing.mend(vars(iroh_ffi))
+    return freeing
