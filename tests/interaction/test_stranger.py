@@ -4,7 +4,6 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, suppress
-from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -22,8 +21,7 @@ from mesh_llm.mesh.gossip import wire
 from mesh_llm.mesh.gossip.exchange import AdvertsWanted, View, encode
 from mesh_llm.mesh.gossip.messages import DIGEST_BYTES, Gossip, Ping
 from mesh_llm.mesh.gossip.news import Health, News
-from mesh_llm.mesh.iroh_freeing import LateFreeing
-from mesh_llm.mesh.iroh_transport import ALPN
+from mesh_llm.mesh.iroh_transport import ALPN, late_freeing
 from mesh_llm.mesh.network.frames import END_FRAME, Data, Frame, FrameDecoder, Refusal, data_frame
 from mesh_llm.mesh.transport import VERSIONS, Kind
 from tests.interaction.background import BackgroundNode, in_background
@@ -81,20 +79,12 @@ async def a_stranger(node: BackgroundNode) -> AsyncGenerator[Stranger]:
         iroh.EndpointId.from_bytes(bytes.fromhex(invite.issuer)), None, list(invite.doors[0].addresses.direct)
     )
     options = iroh.EndpointOptions(relay_mode=iroh.RelayMode.disabled(), secret_key=key.seed, alpns=[ALPN])
-    late_freeing().use_this_loop()
+    late_freeing().use_this_loop()  # it has the same library, and is to last longer than the node
     endpoint = await iroh.Endpoint.bind(options)
     try:
         yield Stranger(endpoint, key, door)
     finally:
         await endpoint.close()
-
-
-@cache
-def late_freeing() -> LateFreeing:
-    """The stranger has the same library, and is to last longer than the node."""
-    freeing = LateFreeing()
-    freeing.mend(vars(iroh_ffi))
-    return freeing
 
 
 def frames_in(data: bytes) -> list[Frame]:

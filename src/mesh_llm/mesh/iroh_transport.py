@@ -220,7 +220,7 @@ class IrohTransport:
         """
         _quieten()
         mend_copying(vars(iroh_ffi), clock)
-        _late_freeing().use_this_loop()
+        late_freeing().use_this_loop()
         endpoint = await _bound(secret_key, bind_port, _relay_mode(relays))
         try:
             with unwrapped():
@@ -372,7 +372,8 @@ def _quieten() -> None:
 
 
 @cache
-def _late_freeing() -> LateFreeing:
+def late_freeing() -> LateFreeing:
+    """One for the whole process: what is mended twice hands its objects on to a loop that may have ended."""
     freeing = LateFreeing()
     freeing.mend(vars(iroh_ffi))
     return freeing
