@@ -1,0 +1,40 @@
+"""A model in stages: which layers are where. Values that planning, engines, the mesh and people share."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mesh_llm.core.ids import NodeId
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LayerRange:
+    """Layers [first, end) of a model, counted from 0."""
+
+    first: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first < self.end:
+            raise ValueError(f"[{self.first}, {self.end}) is no range of layers")
+
+    def __str__(self) -> str:
+        return f"layers {self.first}-{self.end - 1}"
+
+    @property
+    def count(self) -> int:
+        return self.end - self.first
+
+
+Activations = Literal["f32", "f16"]
+"""How hidden states travel: f32 is exact, f16 halves the bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageHolding:
+    """Who runs which layers of a split model, as people see it."""
+
+    node: NodeId
+    node_name: str
+    layers: LayerRange
+    is_head: bool
+    """The head runs the last layers, samples, and speaks HTTP."""

@@ -1,0 +1,1 @@
+"""Which sequences step next. Decides; `pipeline.py` acts."""

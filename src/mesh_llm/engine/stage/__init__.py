@@ -1,0 +1,1 @@
+"""A range of layers in a child process."""

@@ -1,0 +1,1 @@
+"""A file in chunks, and the hashes by which each is known."""

@@ -1,0 +1,1 @@
+"""Split models: who leads one, who holds which layers, how the stages are linked over the mesh."""

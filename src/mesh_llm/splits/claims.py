@@ -1,0 +1,1 @@
+"""Who leads a split model when several nodes want it."""
