@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mesh_llm.core.ids import NodeId
+from mesh_llm.core.model import ModelFacts
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,3 +39,18 @@ class StageHolding:
     layers: LayerRange
     is_head: bool
     """The head runs the last layers, samples, and speaks HTTP."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cuttable:
+    """What planning must know of a model that can be cut into stages."""
+
+    facts: ModelFacts
+    layer_bytes: tuple[int, ...]
+    """Weights of each layer."""
+    output_bytes: int
+    """Output head and norms: read for each token by the head, beside its layers."""
+    embedding_bytes: int
+    """A token embedding that is no output head as well: the head looks single rows up in it. 0 where tied."""
+    cuts: tuple[int, ...]
+    """Where a stage may begin, ascending, without 0."""
