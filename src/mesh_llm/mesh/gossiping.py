@@ -4,11 +4,11 @@ Decides nothing. Its counterpart is the same shell on every other member; who ma
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
 from mesh_llm.core.ids import NodeId, short
+from mesh_llm.mesh.exchanging import NOT_TODAY, exchange_with
 from mesh_llm.mesh.gossip import exchange, wire
 from mesh_llm.mesh.gossip.advert import Advert, SignedAdvert
 from mesh_llm.mesh.gossip.adverts import (
@@ -42,17 +42,8 @@ from mesh_llm.mesh.gossip.membership_events import (
 )
 from mesh_llm.mesh.gossip.wire import Unknown
 from mesh_llm.mesh.peers import Peers
-from mesh_llm.mesh.transport import Kind, PeerError, Refused, Stream, Unreachable
+from mesh_llm.mesh.transport import Kind, Stream
 from mesh_llm.runtime.clock import Clock
-
-logger = logging.getLogger(__name__)
-
-EXCHANGE_SECONDS_MAX = 15.0
-"""For a stream that carries views or adverts: a connection may have to be dialled for it."""
-
-
-NOT_TODAY = (Unreachable, Refused, PeerError, TimeoutError)
-"""How an exchange fails: the machines mend it by asking again, or asking others."""
 
 
 class Gossiping:
@@ -152,7 +143,7 @@ class Gossiping:
 
     async def _synchronise(self, node: NodeId) -> None:
         with suppress(*NOT_TODAY):
-            async with self._stream(node) as stream:
+            async with exchange_with(node, Kind.GOSSIP, self._peers) as stream:
                 await stream.send(exchange.encode(View(self.membership.view())))
                 await stream.finish()
                 frame = await _next_frame(stream)
@@ -162,18 +153,13 @@ class Gossiping:
 
     async def _fetch(self, nodes: tuple[NodeId, ...], from_peer: NodeId) -> None:
         with suppress(*NOT_TODAY):
-            async with self._stream(from_peer) as stream:
+            async with exchange_with(from_peer, Kind.GOSSIP, self._peers) as stream:
                 await stream.send(exchange.encode(AdvertsWanted(nodes)))
                 await stream.finish()
                 while (frame := await _next_frame(stream)) is not None:
                     if isinstance(frame, SignedAdvert):
                         self.tell_adverts(Received(frame, from_peer))
         self.tell_adverts(FetchEnded(from_peer))
-
-    @asynccontextmanager
-    async def _stream(self, node: NodeId) -> AsyncGenerator[Stream]:
-        async with asyncio.timeout(EXCHANGE_SECONDS_MAX), self._peers.stream(node, Kind.GOSSIP) as stream:
-            yield stream
 
 
 async def _next_frame(stream: Stream) -> Frame | Unknown | None:

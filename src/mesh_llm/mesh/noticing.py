@@ -4,13 +4,13 @@ What a notice means is decided in `admission.py`; this only carries. Counterpart
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
 from mesh_llm.core.ids import NodeId, short
 from mesh_llm.mesh.admission.admission import Admission
 from mesh_llm.mesh.admission.notices import Effect, NoticeReceived, decode_batch, encode_batches
-from mesh_llm.mesh.gossiping import EXCHANGE_SECONDS_MAX, NOT_TODAY
+from mesh_llm.mesh.exchanging import NOT_TODAY, exchange_with
 from mesh_llm.mesh.peers import Peers
 from mesh_llm.mesh.transport import Kind, Stream
 
@@ -52,14 +52,14 @@ class Noticing:
 
     async def _tell(self, peer: NodeId, notices: tuple[bytes, ...]) -> None:
         with suppress(*NOT_TODAY):
-            async with self._stream(peer, Kind.NOTICE) as stream:
+            async with exchange_with(peer, Kind.NOTICE, self._peers) as stream:
                 await self._send(stream, notices)
                 await stream.finish()
                 await stream.receive()  # its end: all has arrived
 
     async def _reconcile(self, peer: NodeId) -> None:
         with suppress(*NOT_TODAY):
-            async with self._stream(peer, Kind.RECORDS) as stream:
+            async with exchange_with(peer, Kind.RECORDS, self._peers) as stream:
                 await stream.send(self._digest())
                 theirs = await stream.receive()
                 if theirs is not None and theirs != self._digest():
@@ -91,8 +91,3 @@ class Noticing:
 
     def _digest(self) -> bytes:
         return self._admission.notices.digest().to_bytes(DIGEST_BYTES, "big")
-
-    @asynccontextmanager
-    async def _stream(self, peer: NodeId, kind: Kind) -> AsyncGenerator[Stream]:
-        async with asyncio.timeout(EXCHANGE_SECONDS_MAX), self._peers.stream(peer, kind) as stream:
-            yield stream

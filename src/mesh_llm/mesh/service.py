@@ -24,6 +24,7 @@ from mesh_llm.mesh.admission.notices import Forward
 from mesh_llm.mesh.admission.signatures import NodeKey
 from mesh_llm.mesh.description import Description
 from mesh_llm.mesh.doorkeeping import Doorkeeping
+from mesh_llm.mesh.exchanging import EXCHANGE_SECONDS_MAX
 from mesh_llm.mesh.gossip.advert import DOMAIN as ADVERT_DOMAIN
 from mesh_llm.mesh.gossip.advert import Advert
 from mesh_llm.mesh.gossip.adverts import Adverts, OwnChanged
@@ -39,7 +40,7 @@ from mesh_llm.mesh.gossip.membership_events import (
 )
 from mesh_llm.mesh.gossip.news import Health
 from mesh_llm.mesh.gossip.probes import some
-from mesh_llm.mesh.gossiping import EXCHANGE_SECONDS_MAX, Gossiping
+from mesh_llm.mesh.gossiping import Gossiping
 from mesh_llm.mesh.neighbour import Neighbour, Reach
 from mesh_llm.mesh.noticing import Noticing
 from mesh_llm.mesh.peers import Peers
