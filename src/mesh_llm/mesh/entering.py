@@ -34,7 +34,7 @@ DOOR_SECONDS_MAX = 15.0
 
 
 async def enter(invites: Sequence[Invite], transport: Transport, program_version: str, now: float) -> Ledger:
-    """Tries each invite in turn, each at all its doors. Returns the record of the new member, or raises the
+    """Tries each invite in turn, each at all its doors. Returns the ledger of the new member, or raises the
     InviteRefused of the first invite."""
     refusals: list[InviteRefused] = []
     for invite in invites:
@@ -56,7 +56,7 @@ async def _enter_with(invite: Invite, transport: Transport, program_version: str
                 raise declined(answer, invite)
             if isinstance(answer, Admitted):
                 welcomed(answer, invite, transport.me)
-                return _first_record(answer, invite, transport.me, now)
+                return _first_ledger(answer, invite, transport.me, now)
         except (Unreachable, Refused, PeerError, TimeoutError) as error:
             logger.info("no way in at %s: %s", short(door.node), error or "it does not answer")
     raise refused(InviteFault.UNREACHABLE)
@@ -76,7 +76,7 @@ async def _ask(door: Door, request: bytes, transport: Transport) -> Admitted | D
     return decode_answer(answer)
 
 
-def _first_record(answer: Admitted, invite: Invite, me: NodeId, now: float) -> Ledger:
+def _first_ledger(answer: Admitted, invite: Invite, me: NodeId, now: float) -> Ledger:
     """The maker of the invite, and whom the door has introduced, are the first members it knows: enough to
     find the others, also where the maker is not there."""
     members = {

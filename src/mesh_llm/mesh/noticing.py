@@ -14,8 +14,6 @@ from mesh_llm.mesh.exchanging import NOT_TODAY, exchange_with
 from mesh_llm.mesh.peers import Peers
 from mesh_llm.mesh.transport import Kind, Stream
 
-DIGEST_BYTES = 8
-
 
 class Noticing:
     def __init__(self, admission: Admission, peers: Peers, perform: Callable[[list[Effect]], None]) -> None:
@@ -77,7 +75,7 @@ class Noticing:
         return given
 
     def _take_in(self, notices: tuple[bytes, ...], sender: NodeId) -> None:
-        """All of a frame at once: judging everybody anew and writing the record costs the same for each."""
+        """All of a frame at once: judging everybody anew and writing the ledger costs the same for each."""
         effects: list[Effect] = []
         try:
             for notice in notices:
@@ -90,4 +88,4 @@ class Noticing:
             await stream.send(frame)
 
     def _digest(self) -> bytes:
-        return self._admission.notices.digest().to_bytes(DIGEST_BYTES, "big")
+        return self._admission.notices.digest()

@@ -71,8 +71,8 @@ ADVERTS_APART_S = 0.5
 ADDRESSES_APART_S = 5.0
 """Between two looks at where this node can be reached."""
 
-RECORDS_APART_S = 5.0
-"""Between two writes of the address book. What admission decides is written at once."""
+LEDGER_APART_S = 5.0
+"""Between two writes of the address book in the ledger. What admission decides is written at once."""
 
 
 class Mesh:
@@ -153,12 +153,12 @@ class Mesh:
         async with asyncio.TaskGroup() as tasks:
             self._gossiping.begin(tasks)
             self._noticing.begin(tasks)
-            self._gossiping.tell(RecordsChanged(self._admission.notices.digest().to_bytes(8, "big")))
+            self._gossiping.tell(RecordsChanged(self._admission.notices.digest()))
             try:
                 tasks.create_task(self._peers.run(), name="peers")
                 tasks.create_task(self._describe_self(), name="advert")
                 tasks.create_task(self._introduce(), name="introductions")
-                tasks.create_task(self._keep_records(), name="records")
+                tasks.create_task(self._keep_ledger(), name="ledger")
                 await asyncio.Event().wait()
             finally:
                 self._gossiping.end()
@@ -298,7 +298,7 @@ class Mesh:
 
     def _judge_anew(self) -> None:
         """After an expulsion may have come: who is no member any more is cut off at once."""
-        self._gossiping.tell(RecordsChanged(self._admission.notices.digest().to_bytes(8, "big")))
+        self._gossiping.tell(RecordsChanged(self._admission.notices.digest()))
         for member in self._book.members():
             refusal = self._admission.judge(member.certificate, member.node)
             if refusal is not None:
@@ -356,9 +356,9 @@ class Mesh:
             gone = [node for node in self._book.nodes() if node not in living]
             self._gossiping.tell(Introduced(tuple(some(self._chance, gone, INTRODUCTIONS_MAX))))
 
-    async def _keep_records(self) -> None:
+    async def _keep_ledger(self) -> None:
         while True:
-            await asyncio.sleep(RECORDS_APART_S)
+            await asyncio.sleep(LEDGER_APART_S)
             if self._book.changed:
                 self._write()
 

@@ -46,6 +46,9 @@ SPARED_OFTEN = 32
 LONG_NOTICES_MAX = 64
 """Of the expulsions that spare more than that many: a member with bad intent fills 4 MiB, not 64."""
 
+DIGEST_BYTES = 8
+"""Two sets that differ agree by chance once in 2^64."""
+
 BATCH_BYTES_MAX = FRAME_BYTES_MAX // 2
 """Of notices in one frame."""
 
@@ -226,7 +229,7 @@ class Notices:
         self._mesh = mesh
         self._held: dict[bytes, tuple[Notice, bytes]] = {}
         """By identity: what it says, and its bytes."""
-        self._digest: int | None = None
+        self._digest: bytes | None = None
         for notice in known:
             self.handle(NoticeReceived(notice, None))
 
@@ -247,11 +250,10 @@ class Notices:
             return []
         return [Forward(data, event.sender), NoticeAccepted(notice)]
 
-    def digest(self) -> int:
-        """64 bits that are the same on nodes which hold the same notices."""
+    def digest(self) -> bytes:
+        """Eight bytes that are the same on nodes which hold the same notices."""
         if self._digest is None:
-            hashed = hashlib.sha256(b"".join(sorted(self._held))).digest()
-            self._digest = int.from_bytes(hashed[:8], "big")
+            self._digest = hashlib.sha256(b"".join(sorted(self._held))).digest()[:DIGEST_BYTES]
         return self._digest
 
     def all(self) -> tuple[bytes, ...]:
