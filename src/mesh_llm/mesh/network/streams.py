@@ -7,6 +7,7 @@ networks: a `Pipe` is all it asks for.
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Protocol, TypeVar
 
 from mesh_llm.core.ids import NodeId, short
@@ -19,12 +20,15 @@ from mesh_llm.mesh.network.frames import (
     data_frame,
     refusal_frame,
 )
-from mesh_llm.mesh.transport import VERSIONS, Kind, PeerError, Refused, Unreachable
+from mesh_llm.mesh.transport import VERSIONS, Kind, NotWanted, PeerError, Refused, Unreachable
 
 Result = TypeVar("Result")
 
+READ_BYTES_AT_FIRST = 4 * 1024
+"""Per read, until one is filled: a greeting or a few tokens fit, and a stream that waits holds no more."""
+
 READ_BYTES = 256 * 1024
-"""Per read. iroh fills zeros into a buffer of this size each time: more costs small reads too much."""
+"""Per read of what comes in bulk. iroh fills zeros into a buffer of this size each time."""
 
 
 class Pipe(Protocol):
@@ -35,7 +39,8 @@ class Pipe(Protocol):
         ...
 
     async def write(self, data: bytes) -> None:
-        """Waits while the peer is slow. A cancelled write may have written a part."""
+        """Waits while the peer is slow. A cancelled write may have written a part. Raises NotWanted where the
+        peer has stopped reading and can still be read."""
         ...
 
     async def finish(self) -> None:
@@ -62,6 +67,7 @@ class FramedStream:
         self._kind: Kind | None = None
         self._on_closed = on_closed
         self._decoder = FrameDecoder()
+        self._read_bytes = READ_BYTES_AT_FIRST
         self._ended_here = False
         self._last: End | Refusal | None = None
         self._broken: str | None = None
@@ -120,18 +126,10 @@ class FramedStream:
                     self._decoder.feed(await self._read())
 
     async def finish(self) -> None:
-        if self._ended_here:
-            return
-        await self._write(END_FRAME)
-        self._ended_here = True
-        await self._interruptible(self._pipe.finish())
+        await self._end_with(END_FRAME)
 
     async def refuse(self, reason: str) -> None:
-        if self._ended_here:
-            return
-        await self._write(refusal_frame(reason))
-        self._ended_here = True
-        await self._interruptible(self._pipe.finish())
+        await self._end_with(refusal_frame(reason))
 
     async def close(self) -> None:
         if self._closed:
@@ -153,6 +151,15 @@ class FramedStream:
         for wait in self._waits:
             wait.reschedule(now)
 
+    async def _end_with(self, last: bytes) -> None:
+        if self._ended_here:
+            return
+        with suppress(NotWanted):  # who has heard enough has perhaps answered already
+            await self._write(last)
+            self._ended_here = True
+            await self._interruptible(self._pipe.finish())
+        self._ended_here = True
+
     def _next_frame(self) -> Data | End | Refusal | None:
         self._check()
         try:
@@ -162,14 +169,18 @@ class FramedStream:
             raise
 
     async def _read(self) -> bytes:
-        piece = await self._interruptible(self._pipe.read(READ_BYTES))
+        piece = await self._interruptible(self._pipe.read(self._read_bytes))
         if not piece:
             raise Unreachable(f"the stream from {short(self._peer)} broke off before its end")
+        if len(piece) == self._read_bytes:
+            self._read_bytes = READ_BYTES
         return piece
 
     async def _write(self, encoded: bytes) -> None:
         try:
             await self._interruptible(self._pipe.write(encoded))
+        except NotWanted:
+            raise
         except BaseException:  # a part may have been sent: nothing sensible can follow
             self._broken = self._broken or "the stream broke off while something was sent"
             raise
