@@ -345,7 +345,7 @@ class SimulatedMesh:
         self.check(node != observer.id, "a node lists itself")
         subject = self.nodes.get(name)
         if self.world.is_calm() and not health.living and subject is not None and not subject.paused:
-            left = health is Health.LEFT and subject.membership.is_leaving
+            left = health is Health.LEFT and subject.membership.view()[0].health is Health.LEFT
             self.check(left, f"{name} lives, and {observer.name} takes it for {health.name}")
 
 

@@ -103,10 +103,6 @@ class Membership:
         return self._outlook.incarnation
 
     @property
-    def is_leaving(self) -> bool:
-        return self._outlook.leave is not None
-
-    @property
     def busy(self) -> int:
         """Requests that this node is answering: the shell sets it, others hear of it."""
         return self._outlook.busy
