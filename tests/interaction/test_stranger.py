@@ -116,6 +116,9 @@ MEMBERS_STREAMS = {
     ),
     Kind.NOTICE: (b"\x90",),
     Kind.RECORDS: (bytes(8),),
+    Kind.STAGE: (b"\x80",),
+    Kind.RING: (b"\x80",),
+    Kind.BYTES: (b"\x80",),
     Kind.TUNNEL: (HTTP, CHAT, b"\x83\xa4path\xaa/v1/models\xa5model\xa0\xa4size\x00"),
 }
 

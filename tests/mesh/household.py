@@ -5,7 +5,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any
@@ -51,6 +51,7 @@ class Resident:
         self.role = "server"
         self.busy = 0
         self.disk_is_full = False
+        self.answers: dict[Kind, Callable[[Stream], Awaitable[None]]] = {}
         self.changes = Bell()
         self.mesh: Mesh
         self.transport: Transport
@@ -131,7 +132,7 @@ class Resident:
             chance=Random(f"{self.name} {len(self.kept)}"),
             keep=self._keep,
             describe=self._describe,
-            answer_tunnel=self._answer_tunnel,
+            answers={Kind.TUNNEL: self._answer_tunnel} | self.answers,
             busy=lambda: self.busy,
             changes=self.changes,
         )

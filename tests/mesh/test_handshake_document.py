@@ -17,7 +17,7 @@ from mesh_llm.mesh.admission.hello import Hello, Refusal, encode_hello
 from mesh_llm.mesh.admission.ledger import KnownMember
 from mesh_llm.mesh.network.memory_transport import MemoryNetwork, MemoryTransport
 from mesh_llm.mesh.service import Description, Mesh
-from mesh_llm.mesh.transport import Addresses, Connection, Kind, Refused, Stream
+from mesh_llm.mesh.transport import Addresses, Connection, Kind, Refused
 from mesh_llm.runtime.bell import Bell
 from mesh_llm.runtime.clock import Clock
 from tests.mesh.members import NOW, founder, key, key_of, let_in
@@ -58,10 +58,6 @@ class At(Clock):
         return NOW
 
 
-async def answer_no_tunnel(_: Stream) -> None:
-    raise AssertionError("nobody asks anything in this conversation")
-
-
 @asynccontextmanager
 async def alive(member: Admission, transport: MemoryTransport, *known: KnownMember) -> AsyncGenerator[Mesh]:
     mesh = Mesh(
@@ -72,7 +68,7 @@ async def alive(member: Admission, transport: MemoryTransport, *known: KnownMemb
         chance=Random(7),
         keep=lambda _: None,
         describe=lambda: Description("a node", "server", VERSION),
-        answer_tunnel=answer_no_tunnel,
+        answers={},
         busy=lambda: 0,
         changes=Bell(),
     )

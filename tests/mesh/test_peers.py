@@ -10,6 +10,7 @@ import pytest
 from mesh_llm.core.ids import NodeId
 from mesh_llm.mesh.admission.hello import Hello, encode_hello
 from mesh_llm.mesh.admission.joining import Declined, JoinRequest, decode_answer, encode_request
+from mesh_llm.mesh.admission.ledger import founded
 from mesh_llm.mesh.gossip import exchange, wire
 from mesh_llm.mesh.gossip.exchange import View
 from mesh_llm.mesh.gossip.messages import DIGEST_BYTES, Ping
@@ -37,7 +38,7 @@ from mesh_llm.mesh.transport import (
 )
 from mesh_llm.runtime.tasks import beside
 from tests.mesh.household import LoopClock, Town, all_see_each_other, in_town, until
-from tests.mesh.members import founder, key, let_in, line
+from tests.mesh.members import NONCE, founder, key, let_in, line
 from tests.simulation.virtual_time import run_virtually
 
 MEMBERS_KINDS = [kind for kind in Kind if kind not in (Kind.HELLO, Kind.JOIN)]
@@ -225,6 +226,43 @@ def test_a_member_that_leaves_a_stream_open_is_not_waited_for(kind: Kind):
                     while await stream.receive() is not None:
                         pass
             assert await insider.say(connection, Kind.TUNNEL, b"?")
+
+    in_town(story)
+
+
+def test_members_are_answered_on_the_kinds_that_a_node_answers_and_refused_politely_on_others():
+    async def story(town: Town) -> None:
+        node = await town.founder()
+        async with town.insider() as insider:
+            connection = await insider.greet(node)
+            with pytest.raises(Refused, match="This node answers no stage streams"):
+                await insider.say(connection, Kind.STAGE, b"?")
+            assert node.mesh.protocol_errors == 0
+
+    in_town(story)
+
+
+@pytest.mark.parametrize("kind", [Kind.STAGE, Kind.RING, Kind.BYTES])
+def test_each_kind_goes_to_its_own_answerer_and_no_strangers_stream_to_any(kind: Kind):
+    asked: list[tuple[NodeId, Kind]] = []
+
+    async def answer(stream: Stream) -> None:
+        asked.append((stream.peer, stream.kind))
+        await stream.send(await stream.receive() or b"")
+        await stream.finish()
+
+    async def story(town: Town) -> None:
+        node = town.resident()
+        node.answers[kind] = answer
+        await node.live(founded(node.id, NONCE))
+        other = await town.guest(node.invite())
+        async with town.voice(91) as stranger:
+            with pytest.raises(Refused, match="certificate"):
+                await stranger.say(await stranger.call(node), kind, b"?")
+        async with asyncio.timeout(30), other.mesh.stream(node.id, kind) as stream:
+            await stream.send(b"hello")
+            assert await stream.receive() == b"hello"
+        assert asked == [(other.id, kind)]
 
     in_town(story)
 

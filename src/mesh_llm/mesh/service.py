@@ -7,7 +7,7 @@ what a person wants (invite, revoke, kick). Policy is in the machines: `admissio
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from random import Random
@@ -86,18 +86,19 @@ class Mesh:
         chance: Random,
         keep: Callable[[Ledger], None],
         describe: Callable[[], Description],
-        answer_tunnel: Callable[[Stream], Awaitable[None]],
+        answers: Mapping[Kind, Callable[[Stream], Awaitable[None]]],
         busy: Callable[[], int],
         changes: Bell,
     ) -> None:
-        """`keep` writes the ledger to the home. `describe` is asked again whenever `changes` rings, and
-        `changes` is rung when members come, go or change. `busy`: requests answered here now."""
+        """`keep` writes the ledger to the home. `answers`: what members may ask beside the mesh's own kinds;
+        the rest is refused. `describe` is asked again whenever `changes` rings, and `changes` is rung when
+        members come, go or change. `busy`: requests answered here now."""
         self._key = key
         self._clock = clock
         self._chance = chance
         self._keep = keep
         self._describe = describe
-        self._answer_tunnel = answer_tunnel
+        self._answers = answers
         self._changes = changes
         self._transport = transport
         self._admission = Admission(key, ledger)
@@ -193,7 +194,11 @@ class Mesh:
 
     def tunnel(self, node: NodeId) -> AbstractAsyncContextManager[Stream]:
         """To the node's gateway. Raises Unreachable, Refused."""
-        return self._peers.stream(node, Kind.TUNNEL)
+        return self.stream(node, Kind.TUNNEL)
+
+    def stream(self, node: NodeId, kind: Kind) -> AbstractAsyncContextManager[Stream]:
+        """To another member. Raises Unreachable, Refused."""
+        return self._peers.stream(node, kind)
 
     def doubt(self, node: NodeId) -> None:
         """A request to the node failed: see whether it lives."""
@@ -254,19 +259,21 @@ class Mesh:
         await self._door.admit(stream)
 
     async def answer(self, stream: Stream) -> None:
-        if stream.kind is Kind.TUNNEL:
-            await self._answer_tunnel(stream)
-            return
         exchanges = {
             Kind.GOSSIP: self._gossiping.answer,
             Kind.NOTICE: self._noticing.take,
             Kind.RECORDS: self._noticing.answer,
         }
-        try:
-            async with asyncio.timeout(EXCHANGE_SECONDS_MAX):
-                await exchanges[stream.kind](stream)
-        except TimeoutError:
-            raise Unreachable(f"{short(stream.peer)} did not go on") from None
+        if stream.kind in exchanges:
+            try:
+                async with asyncio.timeout(EXCHANGE_SECONDS_MAX):
+                    await exchanges[stream.kind](stream)
+            except TimeoutError:
+                raise Unreachable(f"{short(stream.peer)} did not go on") from None
+        elif stream.kind in self._answers:
+            await self._answers[stream.kind](stream)
+        else:
+            await stream.refuse(f"This node answers no {stream.kind.name.lower()} streams.")
 
     def receive(self, peer: NodeId, datagram: bytes) -> None:
         self._gossiping.receive(peer, datagram)

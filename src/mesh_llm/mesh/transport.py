@@ -13,7 +13,7 @@ from mesh_llm.core.ids import NodeId
 from mesh_llm.core.quantities import MIB
 
 FRAME_BYTES_MAX = 1 * MIB
-"""Of control and tunnel streams. A kind that carries tensors may ask for more when it comes."""
+"""Of every kind: what is larger travels in pieces."""
 
 DATAGRAM_BYTES_MAX = 1100
 """QUIC guarantees 1,162 bytes before it has measured the path (iroh 1.2.0)."""
@@ -46,6 +46,12 @@ class Kind(IntEnum):
     NOTICE = 4
     TUNNEL = 5
     RECORDS = 6
+    STAGE = 7
+    """A lease of one stage of a split model: it lives as long as the stream."""
+    RING = 8
+    """Bytes of a split model's ring, from one stage to the next."""
+    BYTES = 9
+    """Ranges of model files."""
 
 
 VERSIONS: dict[Kind, int] = dict.fromkeys(Kind, 1)

@@ -3,7 +3,7 @@
 Founds a mesh where there is none, comes back where the home remembers one, asks at the doors of an invite.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from mesh_llm.mesh.home.ledger_file import load_ledger, save_ledger
 from mesh_llm.mesh.home.rotation import settle_rotation
 from mesh_llm.mesh.iroh_transport import IrohTransport
 from mesh_llm.mesh.service import Description, Mesh
-from mesh_llm.mesh.transport import Stream, Transport
+from mesh_llm.mesh.transport import Kind, Stream, Transport
 from mesh_llm.node.settings import Doors, NodeSettings
 from mesh_llm.runtime.bell import Bell
 
@@ -28,7 +28,7 @@ async def belonging(
     settings: NodeSettings,
     doors: Doors,
     describe: Callable[[], Description],
-    answer_tunnel: Callable[[Stream], Awaitable[None]],
+    answers: Mapping[Kind, Callable[[Stream], Awaitable[None]]],
     busy: Callable[[], int],
     changes: Bell,
 ) -> AsyncGenerator[Mesh]:
@@ -49,7 +49,7 @@ async def belonging(
             chance=doors.chance,
             keep=keep,
             describe=describe,
-            answer_tunnel=answer_tunnel,
+            answers=answers,
             busy=busy,
             changes=changes,
         )

@@ -21,7 +21,7 @@ from mesh_llm.gateway.app import Gateway
 from mesh_llm.gateway.backend import Backend
 from mesh_llm.mesh.home.running import Running, announce
 from mesh_llm.mesh.service import Description, Mesh
-from mesh_llm.mesh.transport import NoRelays, Stream
+from mesh_llm.mesh.transport import Kind, NoRelays, Stream
 from mesh_llm.models.catalogue import load_catalogue
 from mesh_llm.models.library import Library
 from mesh_llm.models.places import ModelPlaces
@@ -91,7 +91,12 @@ class Serving:
 
     async def _show_as_member(self, api: socket, console: socket) -> None:
         async with belonging(
-            self._settings, self._doors, self._describe, self._answer_tunnel, self._busy, self._changes
+            self._settings,
+            self._doors,
+            self._describe,
+            {Kind.TUNNEL: self._answer_tunnel},
+            self._busy,
+            self._changes,
         ) as mesh:
             self._mesh, self._neighbourhood = mesh, Neighbourhood(mesh)
             self._gateway = self._make_gateway()
