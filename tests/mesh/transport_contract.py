@@ -16,6 +16,7 @@ from mesh_llm.mesh.transport import (
     Addresses,
     Connection,
     Kind,
+    NotWanted,
     PeerError,
     Refused,
     Stream,
@@ -396,6 +397,21 @@ async def a_refusal_brings_its_reason(harness: Harness) -> None:
         await far.close()
         with pytest.raises(Refused, match="no such model"):
             await near.receive()
+
+
+@promised
+async def an_answer_is_heard_also_where_the_question_had_not_ended(harness: Harness) -> None:
+    async with a_stream(harness) as (near, far):
+        await far.send(b"no")
+        await far.finish()
+        await far.close()
+        with suppress(NotWanted):
+            for _ in range(100):
+                await near.send(b"please")
+                await asyncio.sleep(0.001)
+        await near.finish()
+        assert await near.receive() == b"no"
+        assert await near.receive() is None
 
 
 @promised

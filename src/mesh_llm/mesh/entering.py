@@ -25,7 +25,7 @@ from mesh_llm.mesh.admission.joining import (
 from mesh_llm.mesh.admission.ledger import KnownMember, Ledger
 from mesh_llm.mesh.gossip import exchange
 from mesh_llm.mesh.gossip.advert import Advert, SignedAdvert, read
-from mesh_llm.mesh.transport import Kind, PeerError, Refused, Transport, Unreachable
+from mesh_llm.mesh.transport import Kind, NotWanted, PeerError, Refused, Transport, Unreachable
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,8 @@ async def _ask(door: Door, request: bytes, transport: Transport) -> Admitted | D
     connection = await transport.connect(door.node, door.addresses)
     try:
         async with connection.stream(Kind.JOIN) as stream:
-            await stream.send(request)
+            with suppress(NotWanted):  # it has said no before it has heard all
+                await stream.send(request)
             await stream.finish()
             answer = await stream.receive()
     finally:

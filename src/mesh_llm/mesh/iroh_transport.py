@@ -32,6 +32,7 @@ from mesh_llm.mesh.transport import (
     Addresses,
     Connection,
     NoRelays,
+    NotWanted,
     OwnRelays,
     PublicRelays,
     Relays,
@@ -65,6 +66,9 @@ REASON_BYTES_MAX = 1000
 CLOSE_CODE = 1
 
 Failures = (iroh.IrohError, iroh_ffi.InternalError)
+
+STOPPED = "Stopped("
+"""How iroh's words begin where the peer reads no more of a stream; its kinds of errors do not tell."""
 
 _CLOSED_BY_PEER = re.compile(r"closed by peer: (.*) \(code \d+\)", re.DOTALL)
 
@@ -348,7 +352,8 @@ def _unreachable() -> Generator[None]:
     try:
         yield
     except Failures as error:
-        raise Unreachable(_said(error)) from None
+        said = _said(error)
+        raise (NotWanted if said.startswith(STOPPED) else Unreachable)(said) from None
 
 
 def _said(error: Exception) -> str:

@@ -5,10 +5,9 @@ nothing but ask to join. What is said over the streams is the business of `House
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 from mesh_llm.core.ids import NodeId, short
@@ -20,6 +19,7 @@ from mesh_llm.mesh.transport import (
     Connection,
     FastPath,
     Kind,
+    NotWanted,
     PeerError,
     Refused,
     Stream,
@@ -168,7 +168,7 @@ class Peers:
     # -- dialling ------------------------------------------------------------------------------------------
 
     async def _dial_and_send(self, peer: NodeId, datagram: bytes) -> None:
-        with contextlib.suppress(Unreachable, Refused):
+        with suppress(Unreachable, Refused):
             known = await self._acquaintance(peer)
             known.connection.send_datagram(datagram)
 
@@ -229,7 +229,8 @@ class Peers:
         """Raises Unreachable; Refused where the peer does not take this node for a member; PeerError."""
         try:
             async with asyncio.timeout(CONNECT_SECONDS_MAX), connection.stream(Kind.HELLO) as stream:
-                await stream.send(self._household.hello(connection.fast_path))
+                with suppress(NotWanted):  # it has said no before it has heard all
+                    await stream.send(self._household.hello(connection.fast_path))
                 await stream.finish()
                 answer = await stream.receive()
         except TimeoutError:

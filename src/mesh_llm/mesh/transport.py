@@ -29,6 +29,10 @@ class Unreachable(Exception):
     """The peer cannot be reached, or a stream to it broke. Another try, or another node, may do."""
 
 
+class NotWanted(Unreachable):
+    """The peer reads no more of this stream. What it has said can still be received: often that is why."""
+
+
 class PeerError(Exception):
     """The peer broke the protocol. Its stream or connection is closed and counted; nobody crashes."""
 
@@ -108,7 +112,8 @@ class Stream(Protocol):
     def kind(self) -> Kind: ...
 
     async def send(self, frame: bytes) -> None:
-        """1 to FRAME_BYTES_MAX bytes. Waits while the peer is slow. Raises Unreachable when broken off."""
+        """1 to FRAME_BYTES_MAX bytes. Waits while the peer is slow. Raises Unreachable when broken off,
+        NotWanted where the peer listens no more."""
         ...
 
     async def receive(self) -> bytes | None:
@@ -117,7 +122,7 @@ class Stream(Protocol):
         ...
 
     async def finish(self) -> None:
-        """No more frames from this side."""
+        """No more frames from this side. No matter whether the peer still listens."""
         ...
 
     async def refuse(self, reason: str) -> None:

@@ -10,7 +10,7 @@ from itertools import count
 from mesh_llm.core.ids import NodeId
 from mesh_llm.mesh.network.mailbox import Mailbox
 from mesh_llm.mesh.network.memory_wire import Wire
-from mesh_llm.mesh.transport import Unreachable
+from mesh_llm.mesh.transport import NotWanted, Unreachable
 from mesh_llm.runtime.bell import Bell
 
 WINDOW_BYTES = 1_250_000
@@ -59,7 +59,9 @@ class MemoryPipe:
     async def write(self, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
-            self._check(self._broken or ("the peer reads no more of this stream" if self._stopped else None))
+            self._check(self._broken)
+            if self._stopped:
+                raise NotWanted("the peer reads no more of this stream")
             if not self._room:
                 await self._changed.wait_for_ring()
                 continue
