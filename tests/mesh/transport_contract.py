@@ -317,6 +317,13 @@ async def a_node_without_an_address_is_unreachable(harness: Harness) -> None:
 
 
 @promised
+async def an_address_that_is_none_does_not_spoil_the_others(harness: Harness) -> None:
+    async with asyncio.timeout(PATIENCE_S), harness.transport() as here, harness.transport() as there:
+        odd = ("nowhere", "192.0.2.1:99999", "[fe80::1%eth0]:5", "example.org:80")
+        await here.connect(there.me, Addresses((*odd, *there.addresses.direct), relay="https://a b"))
+
+
+@promised
 async def another_node_at_the_address_is_not_taken_for_the_peer(harness: Harness) -> None:
     async with (
         asyncio.timeout(PATIENCE_S),

@@ -26,6 +26,7 @@ from mesh_llm.mesh.iroh_freeing import LateFreeing
 from mesh_llm.mesh.network.connections import Connections
 from mesh_llm.mesh.network.frames import HEAD
 from mesh_llm.mesh.network.ports import has_ipv6, not_opened
+from mesh_llm.mesh.network.socket_addresses import host_and_port
 from mesh_llm.mesh.network.tls_path import TlsPath
 from mesh_llm.mesh.transport import (
     CONNECT_SECONDS_MAX,
@@ -265,8 +266,7 @@ class IrohTransport:
             identity = iroh.EndpointId.from_bytes(bytes.fromhex(peer))
         except ValueError:
             raise Unreachable(f"{short(peer)} is no node id: those are 64 hexadecimal digits") from None
-        address = iroh.EndpointAddr(identity, addresses.relay, list(addresses.direct))
-        connection = await self._endpoint.connect(address, ALPN)
+        connection = await self._endpoint.connect(_readable(identity, addresses), ALPN)
         return self._connections.adopt(IrohCarrier(connection, self._tasks))
 
     async def _take_connections(self) -> None:
@@ -292,6 +292,17 @@ class IrohTransport:
 def over_relay(paths: Sequence[iroh.PathSnapshot]) -> bool:
     """iroh keeps others beside the one it has selected, which carries the packets."""
     return any(path.is_selected and path.is_relay for path in paths)
+
+
+def _readable(peer: iroh.EndpointId, addresses: Addresses) -> iroh.EndpointAddr:
+    """Without what iroh cannot read, for which it would refuse the whole dial."""
+    relay = addresses.relay
+    try:
+        if relay is not None:
+            iroh.RelayMode.custom_from_urls([relay])
+    except iroh.IrohError:
+        relay = None
+    return iroh.EndpointAddr(peer, relay, [each for each in addresses.direct if host_and_port(each)])
 
 
 def _direct(endpoint: iroh.Endpoint) -> tuple[str, ...]:

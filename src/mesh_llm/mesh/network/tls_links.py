@@ -7,10 +7,10 @@ over iroh.
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from ipaddress import ip_address
 
 from mesh_llm.core.ids import NodeId
 from mesh_llm.mesh.addresses import check_fast_path
+from mesh_llm.mesh.network.socket_addresses import host_and_port
 from mesh_llm.mesh.network.streams import Pipe
 from mesh_llm.mesh.network.tls_identity import node_of
 from mesh_llm.mesh.network.tls_link import BUFFER_BYTES, SHUTDOWN_SECONDS_MAX, LinkPipe, TlsLink
@@ -56,7 +56,7 @@ class TlsLinks:
         if node_of(offer.certificate) != peer:
             raise PeerError("a fast path whose certificate is another node's")
         check_fast_path(offer)
-        self._addresses = [_host_and_port(address) for address in offer.addresses]
+        self._addresses = [_read(address) for address in offer.addresses]
         self._path = path
         self._offer = offer
         self._deliver = deliver
@@ -276,13 +276,9 @@ def _settle(over: asyncio.Future[bool], clean: bool) -> None:
         over.set_result(clean)
 
 
-def _host_and_port(address: str) -> Address:
-    """Of `192.168.1.5:40123` or `[fd00::5]:40123`: numbers only, no names. Raises PeerError."""
-    host, _, port = address.rpartition(":")
-    try:
-        numeric = str(ip_address(host.removeprefix("[").removesuffix("]")))
-        if 0 < int(port) < 2**16:
-            return numeric, int(port)
-    except ValueError:
-        pass
-    raise PeerError("a fast path with an address that is none")
+def _read(address: str) -> Address:
+    """Raises PeerError."""
+    found = host_and_port(address)
+    if found is None:
+        raise PeerError("a fast path with an address that is none")
+    return found
