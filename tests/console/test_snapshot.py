@@ -5,7 +5,7 @@ from mesh_llm.console.snapshot import DiskModel, MeshStatus, ModelStatus, PeerSt
 from mesh_llm.core.ids import MeshId, NodeId
 from mesh_llm.core.machine import Device, Machine
 from mesh_llm.core.offers import ModelOffer, ServedOffer
-from mesh_llm.core.serving import Endpoint, Failed, Loading, Ready, Restarting, Stopped
+from mesh_llm.core.serving import Endpoint, Failed, Loading, Ready, Restarting, Stopped, Waiting
 from tests.engine.served_model_for_tests import served
 
 READY = Ready(Endpoint("http://127.0.0.1:1", "secret"))
@@ -51,6 +51,15 @@ def test_loading_and_restarting_are_told_with_how_far_and_why():
     assert status["node_status"] == "Loading" and not status["is_host"]
     assert status["models"][0]["loaded"] == 0.25
     assert status["models"][1] | {"reason": "killed", "attempt": 2, "retry_after_s": 4} == status["models"][1]
+
+
+def test_a_model_that_waits_for_more_memory_says_so():
+    status = as_json(snapshot(ModelStatus(served(), Waiting("2.0 GB are missing"))))
+    assert status["node_status"] == "Loading" and not status["is_host"]
+    assert (status["models"][0]["condition"], status["models"][0]["reason"]) == (
+        "waiting",
+        "2.0 GB are missing",
+    )
 
 
 def test_a_node_whose_models_all_failed_says_so():

@@ -2,7 +2,7 @@ import pytest
 
 from mesh_llm.core.errors import EngineFailed, ModelNotFound, RequestRefused, Unavailable
 from mesh_llm.core.offers import ModelOffer, ServedOffer
-from mesh_llm.core.serving import Endpoint, Failed, Loading, Ready, Restarting, Stopped
+from mesh_llm.core.serving import Endpoint, Failed, Loading, Ready, Restarting, Stopped, Waiting
 from mesh_llm.gateway.offers import capabilities, offer_of
 from mesh_llm.gateway.routing import choose, endpoint_of, require, standing_elsewhere, standing_here
 from tests.gateway.engine import FixedBackend, a_model
@@ -80,6 +80,8 @@ def test_only_a_ready_model_has_an_endpoint():
     with pytest.raises(Unavailable, match="out of memory") as restarting:
         endpoint_of(SMALL.model, Restarting("out of memory", 2, 8))
     assert restarting.value.retry_after_s == 8
+    with pytest.raises(Unavailable, match=r"cannot run yet: 2\.0 GB are missing"):
+        endpoint_of(SMALL.model, Waiting("2.0 GB are missing"))
     with pytest.raises(EngineFailed, match="no such file"):
         endpoint_of(SMALL.model, Failed("no such file"))
     with pytest.raises(Unavailable):

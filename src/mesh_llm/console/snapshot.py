@@ -11,7 +11,16 @@ from mesh_llm.core.ids import MeshId, NodeId
 from mesh_llm.core.machine import Machine
 from mesh_llm.core.offers import ServedOffer
 from mesh_llm.core.quantities import GB
-from mesh_llm.core.serving import Condition, Failed, Loading, Ready, Restarting, ServedModel, Stopped
+from mesh_llm.core.serving import (
+    Condition,
+    Failed,
+    Loading,
+    Ready,
+    Restarting,
+    ServedModel,
+    Stopped,
+    Waiting,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +162,7 @@ def _node_status(snapshot: Snapshot) -> str:
         return "Client" if snapshot.mesh and snapshot.mesh.is_client else "Idle"
     if any(isinstance(condition, Ready) for condition in conditions):
         return "Serving"
-    if any(isinstance(condition, Loading | Restarting) for condition in conditions):
+    if any(isinstance(condition, Loading | Restarting | Waiting) for condition in conditions):
         return "Loading"
     if all(isinstance(condition, Stopped) for condition in conditions):
         return "Idle"
@@ -228,6 +237,8 @@ def _condition(condition: Condition) -> dict[str, Any]:
                 "attempt": attempt,
                 "retry_after_s": retry_after_s,
             }
+        case Waiting(reason):
+            return {"condition": "waiting", "reason": reason}
         case Failed(reason):
             return {"condition": "failed", "reason": reason}
         case Stopped():

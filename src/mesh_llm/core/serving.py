@@ -60,6 +60,13 @@ class Restarting:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """For something outside this node: more memory in the mesh, say."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """Given up on until somebody acts."""
 
@@ -71,4 +78,4 @@ class Stopped:
     pass
 
 
-Condition = Loading | Ready | Restarting | Failed | Stopped
+Condition = Loading | Ready | Restarting | Waiting | Failed | Stopped

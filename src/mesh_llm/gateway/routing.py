@@ -15,12 +15,14 @@ from mesh_llm.core.serving import (
     Restarting,
     ServedModel,
     Stopped,
+    Waiting,
 )
 from mesh_llm.gateway.backend import Backend
 from mesh_llm.gateway.offers import offer_of
 
 AUTOMATIC = "auto"
 LOADING_RETRY_AFTER_S = 2
+WAITING_RETRY_AFTER_S = 10
 NAMES_TOLD_MAX = 50
 """In the refusal of an unknown one; `/v1/models` has them all."""
 
@@ -43,7 +45,7 @@ def standing_here(backend: Backend) -> Standing:
     match backend.condition:
         case Ready():
             readiness = Readiness.READY
-        case Loading() | Restarting():
+        case Loading() | Restarting() | Waiting():
             readiness = Readiness.COMING
         case Failed() | Stopped():
             readiness = Readiness.DOWN
@@ -93,6 +95,8 @@ def endpoint_of(model: ServedModel, condition: Condition) -> Endpoint:
                 f"{model.name} is restarting (attempt {attempt}) after its engine stopped: {reason}",
                 retry_after_s=max(1, retry_after_s),
             )
+        case Waiting(reason):
+            raise Unavailable(f"{model.name} cannot run yet: {reason}", retry_after_s=WAITING_RETRY_AFTER_S)
         case Failed(reason):
             raise EngineFailed(f"{model.name} could not be kept running: {reason}")
         case Stopped():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mesh_llm.core.ids import NodeId, short
 from mesh_llm.core.offers import ModelOffer, ServedOffer
-from mesh_llm.core.serving import Condition, Failed, Loading, Ready, Restarting, Stopped
+from mesh_llm.core.serving import Condition, Failed, Loading, Ready, Restarting, Stopped, Waiting
 from mesh_llm.gateway.json_values import Json
 
 HERE = "here"
@@ -79,6 +79,8 @@ def status_here(condition: Condition) -> Json:
             return {"status": "loading", "progress": round(fraction, 3)}
         case Restarting(reason, attempt, _):
             return {"status": "restarting", "reason": reason, "attempt": attempt}
+        case Waiting(reason):
+            return {"status": "waiting", "reason": reason}
         case Failed(reason):
             return {"status": "failed", "reason": reason}
         case Stopped():
