@@ -41,6 +41,26 @@ class StageHolding:
     """The head runs the last layers, samples, and speaks HTTP."""
 
 
+ClaimState = Literal["wanting", "leading", "serving"]
+"""Would lead if nobody does; takes memory for its plan; answers requests."""
+
+CLAIMS_MAX = 16
+"""Of one node: models that it would split."""
+CLAIM_MODEL_CHARACTERS_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class SplitClaim:
+    """A node's word, in its advert, that it wants to run a model over several nodes (`splits/claims.py`)."""
+
+    model: str
+    """Which model, the same on every node: name and hash of its file."""
+    state: str = "wanting"
+    """A ClaimState; newer peers may know more, which count as `wanting`."""
+    room: int = 0
+    """Bytes that the node has for it, as of when it began to want: who has the most leads."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cuttable:
     """What planning must know of a model that can be cut into stages."""
