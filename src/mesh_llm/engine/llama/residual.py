@@ -1,0 +1,51 @@
+"""The residual stream as it leaves a named tensor: what a stage passes on.
+
+llama.cpp's scheduler asks its eval callback about each node of the graph, in order: "do you want this one?";
+after the wanted node is computed it calls again (`ggml_backend_sched_compute_splits` of ggml-backend.cpp).
+Answering no then skips the rest of the graph, for a stage its final norm and output head.
+"""
+
+import ctypes
+
+import numpy as np
+import numpy.typing as npt
+
+from mesh_llm.core.errors import EngineFailed
+from mesh_llm.engine.llama import declarations as declared
+from mesh_llm.engine.llama.library import Library
+
+Floats = npt.NDArray[np.float32]
+
+
+class Residual:
+    def __init__(self, library: Library, name: str, rows_max: int, width: int) -> None:
+        self._library = library
+        self._name = name.encode()
+        self._buffer: Floats = np.empty((rows_max, width), np.float32)
+        self._bytes_taken = 0
+        self.callback = declared.EvalCallback(self._watch)
+        """For llama_context_params.cb_eval; lives as long as this."""
+
+    def begin(self) -> None:
+        """Before each llama_decode."""
+        self._bytes_taken = 0
+
+    def rows(self, count: int) -> Floats:
+        """(count, width), in the order of the batch. Raises EngineFailed where other rows came by."""
+        if self._bytes_taken != count * self._buffer.shape[1] * 4:
+            raise EngineFailed(f"{self._bytes_taken} bytes of {self._name.decode()} for {count} rows")
+        return self._buffer[:count]
+
+    def _watch(self, tensor: int, is_question: bool, _user: object) -> bool:
+        if is_question:
+            return bool(self._library.ggml_get_name(tensor) == self._name)
+        self._take(tensor)
+        return False
+
+    def _take(self, tensor: int) -> None:
+        """Behind what earlier parts of the same batch left. More than fits is counted, never written."""
+        size: int = self._library.ggml_nbytes(tensor)
+        if self._bytes_taken + size <= self._buffer.nbytes:
+            address = ctypes.c_void_p(self._buffer.ctypes.data + self._bytes_taken)
+            self._library.ggml_backend_tensor_get(tensor, address, 0, size)
+        self._bytes_taken += size
