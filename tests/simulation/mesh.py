@@ -34,6 +34,7 @@ from mesh_llm.mesh.gossip.membership_events import (
     Event,
     Introduced,
     Leaving,
+    Member,
     MemberChanged,
     MemberForgotten,
     MessageReceived,
@@ -158,7 +159,7 @@ class SimulatedNode:
                 known = self._incarnations.get(member.node, 0)
                 self.mesh.check(member.incarnation >= known, f"{self.name}: {member} is older than {known}")
                 self._incarnations[member.node] = member.incarnation
-                self.mesh.believes(self, member.node, member.health)
+                self.mesh.believes(self, member)
             case MemberForgotten(node):
                 self._incarnations.pop(node, None)
                 self.take_advert(Forgotten(node))
@@ -203,6 +204,8 @@ class SimulatedMesh:
         self.sent = Counter[str]()
         """Messages and bytes that went out, all nodes together."""
         self.news_waiting_max = 0
+        self._left: set[tuple[NodeId, int]] = set()
+        """Who has signed a leave, of which incarnation."""
 
     # -- what a test does to it ---------------------------------------------------------------------------
 
@@ -240,6 +243,7 @@ class SimulatedMesh:
     def leave(self, name: str) -> None:
         node = self.nodes[name]
         self.world.note(f"{name} leaves")
+        self._left.add((node.id, node.membership.incarnation))
         node.take(Leaving(signed_leave(node.key, node.membership.incarnation)))
 
     def change(self, name: str, model: str) -> None:
@@ -338,14 +342,15 @@ class SimulatedMesh:
         if not holds:
             self.world.fail(what)
 
-    def believes(self, observer: SimulatedNode, node: NodeId, health: Health) -> None:
-        name = self.names[node]
+    def believes(self, observer: SimulatedNode, member: Member) -> None:
+        name, health = self.names[member.node], member.health
         self.world.note(f"{observer.name} sees {name} {health.name}")
         self.world.changed = True
-        self.check(node != observer.id, "a node lists itself")
+        self.check(member.node != observer.id, "a node lists itself")
         subject = self.nodes.get(name)
         if self.world.is_calm() and not health.living and subject is not None and not subject.paused:
-            left = health is Health.LEFT and subject.membership.view()[0].health is Health.LEFT
+            # It may be back already while its leave is still on the way.
+            left = health is Health.LEFT and (member.node, member.incarnation) in self._left
             self.check(left, f"{name} lives, and {observer.name} takes it for {health.name}")
 
 

@@ -183,6 +183,15 @@ def test_who_leaves_is_gone_at_once_and_comes_back_when_it_wants(seed):
 
 
 @every_seed
+def test_who_leaves_and_comes_at_once_is_not_held_to_its_old_word(seed):
+    mesh = settled_mesh_of(8, seed)
+    mesh.leave("n3")
+    mesh.crash("n3")
+    mesh.boot("n3", "n0")
+    mesh.world.run_until(mesh.agrees, within=HEALED_S)
+
+
+@every_seed
 def test_a_forged_leave_is_believed_by_nobody(seed):
     mesh = settled_mesh_of(8, seed)
     start = len(mesh.world.trace)
