@@ -51,9 +51,9 @@ def test_every_answer_is_the_one_it_would_be_alone_whatever_happens_around_it(ca
             request = len(prompts)
             prompts[request] = (prompt(number, request), tokens_max)
             ring.submit(request, *prompts[request])
-        elif kind == "cancel" and number < len(prompts):
-            cancelled.add(number)
-            ring.cancel(number)
+        elif kind == "cancel":
+            cancelled.add(number % max(1, len(prompts)))
+            ring.cancel(number % max(1, len(prompts)))
         else:
             for _ in range(min(number, ring.flying)):
                 ring.come_home()
@@ -175,6 +175,20 @@ def test_a_cancelled_sequence_is_dropped_by_the_next_step_and_its_place_used_aga
     assert ring.answers[1] == []
     ring.come_home()
     assert ring.ended == {2: "length"}
+
+
+def test_what_is_in_flight_for_somebody_driven_out_is_ignored_when_he_is_back_already():
+    ring = FakeRing(Capacity(context=61, sequences=2, batch=64, stages=3))
+    long = lasting(50, 60)
+    ring.submit(0, long, 50)
+    ring.come_home()
+    ring.submit(1, long, 50)
+    while not ring.steps[-1].commands:
+        ring.come_home()
+    ring.cancel(0)
+    assert ring.flying == 3, "a row of the one who left, an old one and a new one of the other"
+    ring.run_to_the_end()
+    assert ring.answers[1] == answer_alone(long, 50, 61)
 
 
 def test_a_row_of_somebody_cancelled_is_not_sampled():
