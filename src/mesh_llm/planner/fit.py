@@ -1,8 +1,8 @@
 """How much memory a model needs, and which context and KV type fit into what there is.
 
-Pure arithmetic over `ModelFacts`. The formulas are llama.cpp's own (b11549, source named at each) and are
-held against a real engine by `tests/planner/test_fit_against_engine.py`. What a machine has, and which part
-of it may be used, is not known here.
+Pure arithmetic over `ModelFacts`, on the formulas of `memory.py`; held against a real engine by
+`tests/planner/test_fit_against_engine.py`. What a machine has, and which part of it may be used, is not known
+here.
 """
 
 from dataclasses import dataclass, replace
@@ -10,23 +10,19 @@ from dataclasses import dataclass, replace
 from mesh_llm.core.errors import DoesNotFit, RequestRefused
 from mesh_llm.core.model import ModelFacts
 from mesh_llm.core.quantities import MIB, human_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class KvType:
-    """How keys and values are stored: `block_bytes` for each `block_elements`."""
-
-    name: str
-    block_elements: int
-    block_bytes: int
-
-
-KV_TYPES: dict[str, KvType] = {
-    "f16": KvType("f16", 1, 2),
-    "q8_0": KvType("q8_0", 32, 34),
-    "q4_0": KvType("q4_0", 32, 18),
-}
-"""Best first. Sizes: ggml-common.h. Per element 2, 1.06 and 0.56 bytes."""
+from mesh_llm.planner.memory import (
+    FLOAT_BYTES,
+    KV_TYPES,
+    VOCABULARY_ENTRY_BYTES,
+    WITHOUT_FLASH_ATTENTION,
+    KvType,
+    MemoryNeed,
+    activation_bytes,
+    attention_bytes,
+    cache_bytes,
+    sliding_lengths,
+    window_bytes,
+)
 
 CONTEXT_MAX = 65_536
 """Without `--ctx-size`: more is rarely used and costs start-up time, since the cache is written at load."""
@@ -62,39 +58,6 @@ PROMPT_CACHE_BYTES_MAX = 512 * MIB
 PROCESS_BYTES = 56 * MIB
 """Python, the engine's library, HTTP threads. Measured on Linux: 46 MiB when idle, 55 after many requests,
 beside all that is named below."""
-
-VOCABULARY_ENTRY_BYTES = 192
-"""Token texts, their index and merges. Measured: 185 (49,152 and 262,144 tokens)."""
-
-CELLS_STEP = 256
-"""llama-context.cpp and llama-kv-cache-iswa.cpp pad the number of cells to it."""
-
-WITHOUT_FLASH_ATTENTION = frozenset({"grok"})
-"""llama-context.cpp, `llama_init_from_model`: forced off. Then values cannot be quantised."""
-
-_FLOAT_BYTES = 4
-_MASK_BYTES = 2
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryNeed:
-    """Bytes that one engine takes at most."""
-
-    weights: int
-    """Mapped, but all of them are read for each token. Blocks that the CPU backend stores a second time in
-    another order count once: their mapped pages are clean and never read again."""
-    kv_cache: int
-    """With recurrent states."""
-    compute: int
-    """Graph and logits."""
-    checkpoints: int
-    prompt_cache: int
-    process: int
-
-    @property
-    def total(self) -> int:
-        held = self.weights + self.kv_cache + self.compute
-        return held + self.checkpoints + self.prompt_cache + self.process
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +112,11 @@ def predict(
 
 
 def fit(facts: ModelFacts, budget_bytes: int, wish: Wish) -> Fit:
-    """The first of `_candidates` that the budget holds; what is left goes to embeddings and a prompt cache.
+    """The first of `choices` that the budget holds; what is left goes to embeddings and a prompt cache.
 
     Raises DoesNotFit with what is needed and what there is, RequestRefused for a context beyond the model's.
     """
-    for kv_type, context in _candidates(facts, wish):
+    for kv_type, context in choices(facts, wish):
         if _bare(facts, context, kv_type, wish).total <= budget_bytes:
             return _fitted(facts, context, kv_type, wish, budget_bytes)
     shortest = _contexts(facts, wish)[-1]
@@ -178,7 +141,7 @@ def kv_types_for(facts: ModelFacts) -> tuple[str, ...]:
     """
     if not any(facts.kv_heads):
         return ("f16",)
-    lengths = (facts.key_length, facts.value_length, *_sliding_lengths(facts), facts.indexer_length)
+    lengths = (facts.key_length, facts.value_length, *sliding_lengths(facts), facts.indexer_length)
     flash = facts.architecture not in WITHOUT_FLASH_ATTENTION
     return tuple(
         name
@@ -188,8 +151,11 @@ def kv_types_for(facts: ModelFacts) -> tuple[str, ...]:
     )
 
 
-def _candidates(facts: ModelFacts, wish: Wish) -> list[tuple[str, int]]:
-    """(KV type, context), best first."""
+def choices(facts: ModelFacts, wish: Wish) -> list[tuple[str, int]]:
+    """(KV type, context) that may be tried, best first; of one type the longest context first.
+
+    Raises RequestRefused for a context beyond the model's.
+    """
     contexts = _contexts(facts, wish)
     comfortable = min(contexts[0], CONTEXT_COMFORTABLE)
     types = kv_types_for(facts)
@@ -253,51 +219,14 @@ def _shortfall(smallest: MemoryNeed, context: int, budget_bytes: int, wish: Wish
     )
 
 
-def _sliding_lengths(facts: ModelFacts) -> tuple[int, int]:
-    return (
-        facts.key_length_sliding or facts.key_length,
-        facts.value_length_sliding or facts.value_length,
-    )
-
-
-def _padded(count: int, step: int) -> int:
-    return -(-count // step) * step
-
-
-def _row_bytes(elements: int, kind: KvType) -> int:
-    return _padded(elements, kind.block_elements) // kind.block_elements * kind.block_bytes
-
-
-def _layer_bytes(facts: ModelFacts, kind: KvType) -> tuple[int, int]:
-    """Bytes of one cell over all layers that see everything, and over all sliding ones."""
-    full = sliding = 0
-    sliding_key, sliding_value = _sliding_lengths(facts)
-    for heads, slides in zip(facts.kv_heads, facts.sliding_layers, strict=True):
-        if slides:
-            sliding += _row_bytes(sliding_key * heads, kind) + _row_bytes(sliding_value * heads, kind)
-        else:
-            full += _row_bytes(facts.key_length * heads, kind) + _row_bytes(facts.value_length * heads, kind)
-            full += _row_bytes(facts.indexer_length, kind) if heads else 0
-    return full, sliding
-
-
-def _sliding_cells(facts: ModelFacts, context: int, slots: int, batch: int) -> int:
-    """llama-kv-cache-iswa.cpp, `size_swa`, for a cache that all slots share (`kv_unified`)."""
-    return _padded(min(context, facts.sliding_window * max(1, slots) + batch), CELLS_STEP)
-
-
 def _kv_cache(facts: ModelFacts, context: int, kind: KvType, slots: int, batch: int) -> int:
-    full, sliding = _layer_bytes(facts, kind)
-    attended = _padded(context, CELLS_STEP) * full
-    windows = _sliding_cells(facts, context, slots, batch) * sliding
-    return attended + windows + facts.recurrent_bytes * max(1, slots)
+    return sum(cache_bytes(facts, context, kind, slots, batch)) + facts.recurrent_bytes * max(1, slots)
 
 
 def _checkpoints(facts: ModelFacts, context: int, kind: KvType, slots: int, batch: int) -> int:
     """server-context.cpp, `create_checkpoint`: what one sequence has in windows and recurrent states."""
-    _, sliding = _layer_bytes(facts, kind)
-    window = sliding * min(context, facts.sliding_window + batch)
-    return (window + facts.recurrent_bytes) * max(1, slots) * CHECKPOINTS_PER_SLOT
+    state = window_bytes(facts, context, kind, batch) + facts.recurrent_bytes
+    return state * max(1, slots) * CHECKPOINTS_PER_SLOT
 
 
 def _compute(facts: ModelFacts, context: int, slots: int, batch: int, embeddings: bool) -> int:
@@ -307,22 +236,8 @@ def _compute(facts: ModelFacts, context: int, slots: int, batch: int, embeddings
     """
     generates = any(facts.kv_heads) or facts.recurrent_bytes > 0
     outputs = batch if embeddings or not generates else max(1, slots)
-    logits = outputs * facts.vocabulary * _FLOAT_BYTES if generates else 0
-    embedded = outputs * facts.embedding_length * _FLOAT_BYTES
-    return 2 * logits + embedded + _activations(facts, batch) + _attention(facts, context, slots, batch)
-
-
-def _activations(facts: ModelFacts, batch: int) -> int:
-    """What a layer has in hand at once; three and eight are the least whole numbers above the measured."""
-    feed_forward = facts.feed_forward_length or 4 * facts.embedding_length
-    attention = max(facts.embedding_length, facts.heads * facts.key_length)
-    return batch * _FLOAT_BYTES * (3 * feed_forward + 8 * attention)
-
-
-def _attention(facts: ModelFacts, context: int, slots: int, batch: int) -> int:
-    """Masks, one for each kind of cache; without flash attention also scores of every head."""
-    cells = _padded(context, CELLS_STEP)
-    if facts.architecture in WITHOUT_FLASH_ATTENTION:
-        return batch * cells * _FLOAT_BYTES * (facts.heads + 1)
-    sliding = _sliding_cells(facts, context, slots, batch) if any(facts.sliding_layers) else 0
-    return batch * (cells + sliding) * _MASK_BYTES
+    logits = outputs * facts.vocabulary * FLOAT_BYTES if generates else 0
+    embedded = outputs * facts.embedding_length * FLOAT_BYTES
+    return (
+        2 * logits + embedded + activation_bytes(facts, batch) + attention_bytes(facts, context, slots, batch)
+    )
