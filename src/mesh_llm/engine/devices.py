@@ -13,7 +13,7 @@ from typing import Any
 
 from mesh_llm.core.errors import EngineFailed
 from mesh_llm.core.machine import Device
-from mesh_llm.engine.whole.llama_server import explain
+from mesh_llm.engine.child import explain
 from mesh_llm.runtime.children import Child
 from mesh_llm.runtime.tasks import beside
 

@@ -5,7 +5,7 @@ import psutil
 import pytest
 
 from mesh_llm.core.errors import EngineFailed
-from mesh_llm.engine.whole.llama_server import LlamaServer, explain
+from mesh_llm.engine.whole.llama_server import LlamaServer
 from mesh_llm.engine.whole.settings import EngineSettings
 from tests.engine.settings_for_tests import settings_for
 
@@ -57,16 +57,3 @@ async def test_the_api_key_shows_in_no_process_list_and_no_secret_reaches_the_en
         process = psutil.Process(server.pid)
         assert settings.api_key not in " ".join(process.cmdline())
         assert not {"HF_TOKEN", "MESH_LLM_API_KEY"} & set(process.environ())
-
-
-def test_an_end_is_explained_by_the_last_lines_that_say_something():
-    tail = (
-        "one",
-        "two",
-        "",
-        "0.00.007.024 E three",
-        "four ",
-        "0.00.011.201 E srv init: exiting due to model loading error",
-    )
-    assert explain(-6, tail) == "killed by SIGABRT: two | three | four"
-    assert explain(1, ()) == "exit status 1"

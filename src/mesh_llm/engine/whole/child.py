@@ -6,23 +6,19 @@ parent (`llama_server.py`) it speaks lines on standard output: llama-server's ow
 standard error, most of them llama.cpp's, and only there.
 """
 
-import json
-import os
 import sys
 import threading
 from typing import Any
 
+from mesh_llm.engine.parent import UNUSABLE, Parent, first_line
 from mesh_llm.engine.whole.settings import EngineSettings
 from mesh_llm.runtime import lifeline
 
-UNUSABLE = 3
-"""Exit status where the engine would not start."""
-
 
 def main() -> int:
-    settings = EngineSettings.from_line(_first_line())
+    settings = EngineSettings.from_line(first_line())
     lifeline.hold()
-    parent = os.dup(1)  # llama-server turns fd 1 into standard error
+    parent = Parent()  # llama-server turns fd 1 into standard error
     try:
         server = _serve(settings)
     except ImportError as error:  # the wheel is there, a library of the system is not
@@ -30,21 +26,9 @@ def main() -> int:
         return UNUSABLE
     except RuntimeError:  # its text is always the same; the reason is on standard error already
         return UNUSABLE
-    _tell(parent, "ready", {"url": server.listening_address})
+    parent.tell("ready", {"url": server.listening_address})
     threading.Event().wait()  # until the lifeline is cut
     return 0
-
-
-def _first_line() -> bytes:
-    """Byte by byte: what follows belongs to the engine and to the lifeline."""
-    line = bytearray()
-    while (byte := os.read(0, 1)) not in (b"", b"\n"):
-        line += byte
-    return bytes(line)
-
-
-def _tell(parent: int, word: str, fields: dict[str, Any]) -> None:
-    os.write(parent, f"{word} {json.dumps(fields)}\n".encode())
 
 
 def _serve(settings: EngineSettings) -> Any:
