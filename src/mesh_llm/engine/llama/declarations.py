@@ -287,6 +287,8 @@ FUNCTIONS: dict[str, tuple[object, ...]] = {
     "llama_vocab_get_attr": (c.c_int, _pointer, _id),
     "llama_tokenize": (_id, _pointer, _text, _id, _pointer, _id, _bool, _bool),
     "llama_token_to_piece": (_id, _pointer, _id, _pointer, _id, _id, _bool),
+    "llama_vocab_get_suppress_tokens": (_pointer, _pointer, c.POINTER(_id)),
+    "llama_model_chat_template": (_text, _pointer, _text),
     # samplers
     "llama_sampler_chain_default_params": (SamplerChainParameters,),
     "llama_sampler_chain_init": (_pointer, SamplerChainParameters),
@@ -307,6 +309,8 @@ FUNCTIONS: dict[str, tuple[object, ...]] = {
     "llama_sampler_init_temp_ext": (_pointer, _float, _float, _float),
     "llama_sampler_init_penalties": (_pointer, _id, _id, _float, _float, _float),
     "llama_sampler_init_logit_bias": (_pointer, _id, _id, _pointer),
+    "llama_sampler_init_top_n_sigma": (_pointer, _float),
+    "llama_sampler_init_xtc": (_pointer, _float, _float, _size, _u32),
     "llama_sampler_init_grammar": (_pointer, _pointer, _text, _text),
 }
 """Everything that is called. One that is missing is a library of another version, or the Windows wheel,
