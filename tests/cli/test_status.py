@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 
 from mesh_llm.cli import tables
-from mesh_llm.cli.status import MODEL_TITLES, NODE_TITLES, heading, model_rows, node_rows
+from mesh_llm.cli.status import MODEL_TITLES, NODE_TITLES, heading, model_rows, node_rows, stage_rows
 from mesh_llm.console.snapshot import DiskModel, MeshStatus, ModelStatus, PeerStatus, Snapshot, as_json
 from mesh_llm.core.ids import MeshId, NodeId
 from mesh_llm.core.machine import Machine
 from mesh_llm.core.offers import ModelOffer, ServedOffer
 from mesh_llm.core.serving import Endpoint, Loading, Ready, Restarting
+from mesh_llm.core.stages import LayerRange, StageHolding
 from tests.engine.served_model_for_tests import served
 
 READY = Ready(Endpoint("http://127.0.0.1:1", "secret"))
@@ -71,6 +72,23 @@ def test_own_node_comes_first_then_the_others_with_a_line_for_each_model():
         ("", "", "", "", "", "", "", "Seer", "not ready", ""),
         ("laptop", "cccccccccc", "client", "suspect", "0.0 GB", "", "0", "", "", ""),
     ]
+
+
+def test_a_split_model_is_shown_with_who_runs_which_layers():
+    stages = (
+        StageHolding(STUDIO.id, "studio", LayerRange(0, 20), is_head=False),
+        StageHolding(MESH.node_id, "desk", LayerRange(20, 32), is_head=True),
+    )
+    here = replace(served(name="Big"), stages=stages)
+    there = replace(STUDIO, served=(ServedOffer(ModelOffer("Big", stages=stages), ready=True),))
+    rows = [
+        ("Big", "0-19", "studio", "bbbbbbbbbb", ""),
+        ("", "20-31", "desk", "aaaaaaaaaa", "samples and answers"),
+    ]
+    assert list(stage_rows(as_json(replace(SNAPSHOT, models=(ModelStatus(here, READY),))))) == rows
+    elsewhere = replace(SNAPSHOT, models=(), mesh=replace(MESH, peers=(there,)))
+    assert list(stage_rows(as_json(elsewhere))) == rows
+    assert list(stage_rows(as_json(SNAPSHOT))) == []
 
 
 def test_every_model_of_the_mesh_is_counted():

@@ -17,6 +17,7 @@ NODE_TITLES = (
     *("model", "state", "tokens/s>"),
 )
 MODEL_TITLES = ("model", "state", "nodes>", "size>")
+STAGE_TITLES = ("split model", "layers>", "node", "id", "")
 
 Fields = dict[str, Any]
 Served = tuple[str, str, float]
@@ -38,6 +39,9 @@ async def run(arguments: Namespace) -> int:
     if status["mesh_models"]:
         print()
         tables.show(MODEL_TITLES, model_rows(status))
+    if stages := list(stage_rows(status)):
+        print()
+        tables.show(STAGE_TITLES, stages)
     return 0
 
 
@@ -100,3 +104,13 @@ def model_rows(status: Fields) -> Iterable[tuple[str, ...]]:
     for model in status["mesh_models"]:
         size = f"{model['size_gb']:.1f} GB" if model["size_gb"] else ""
         yield (model["name"], model["status"], str(model["node_count"]), size)
+
+
+def stage_rows(status: Fields) -> Iterable[tuple[str, ...]]:
+    """Who runs which layers, in the order in which a token passes them."""
+    for model in status["mesh_models"]:
+        for place, stage in enumerate(model["stages"]):
+            layers = f"{stage['first_layer']}-{stage['last_layer']}"
+            head = "samples and answers" if stage["is_head"] else ""
+            name = model["name"] if place == 0 else ""
+            yield (name, layers, stage["name"], stage["node"][:SHORT_DIGITS], head)

@@ -21,6 +21,7 @@ from mesh_llm.core.serving import (
     Stopped,
     Waiting,
 )
+from mesh_llm.core.stages import StageHolding
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,7 @@ class _Known:
     vision: bool = False
     warm_on: set[str] = field(default_factory=set[str])
     """Ids of nodes; empty for this one."""
+    stages: tuple[StageHolding, ...] = ()
 
     def add(self, size: int, vision: bool, node: str, warm: bool) -> None:
         self.bytes = max(self.bytes, size)
@@ -193,10 +195,12 @@ def _mesh_models(snapshot: Snapshot) -> list[dict[str, Any]]:
     for model in snapshot.models:
         served, warm = model.served, isinstance(model.condition, Ready)
         known[served.name].add(served.bytes, served.vision, "", warm)
+        known[served.name].stages = served.stages
     for peer in snapshot.mesh.peers if snapshot.mesh else ():
         for told in peer.served:
             offer = told.offer
             known[offer.name].add(offer.bytes, "vision" in offer.capabilities, peer.id, told.ready)
+            known[offer.name].stages = known[offer.name].stages or offer.stages
     return [
         {
             "name": name,
@@ -204,9 +208,20 @@ def _mesh_models(snapshot: Snapshot) -> list[dict[str, Any]]:
             "node_count": len(model.warm_on),
             "size_gb": _gb(model.bytes),
             "vision": model.vision,
+            "stages": [_stage(stage) for stage in model.stages],
         }
         for name, model in sorted(known.items())
     ]
+
+
+def _stage(stage: StageHolding) -> dict[str, Any]:
+    return {
+        "node": stage.node,
+        "name": stage.node_name,
+        "first_layer": stage.layers.first,
+        "last_layer": stage.layers.end - 1,
+        "is_head": stage.is_head,
+    }
 
 
 def _model(model: ModelStatus) -> dict[str, Any]:

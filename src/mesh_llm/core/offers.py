@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from mesh_llm.core.stages import StageHolding
+
 
 @dataclass(frozen=True, slots=True)
 class ModelOffer:
@@ -24,6 +26,8 @@ class ModelOffer:
     capabilities: tuple[str, ...] = ("chat", "completions")
     created: int = 0
     """Seconds since the epoch: when that node began to serve it."""
+    stages: tuple[StageHolding, ...] = ()
+    """Who runs which layers, in the order of the ring; empty where one node runs them all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mesh_llm.core.model import ModelFacts
+from mesh_llm.core.stages import StageHolding
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class ServedModel:
     """Seconds since the epoch: when this node began to serve it."""
     embeddings: bool = True
     """Whether it answers /v1/embeddings; a tight fit leaves that out."""
+    stages: tuple[StageHolding, ...] = ()
+    """Who runs which layers, in the order of the ring; empty where this node runs them all."""
 
 
 Dialect = Literal["llama", "openai"]

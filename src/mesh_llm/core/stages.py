@@ -26,6 +26,12 @@ class LayerRange:
         return self.end - self.first
 
 
+LAYERS_MAX = 4096
+"""Of a model that others speak of; llama.cpp itself takes 512."""
+
+STAGES_MAX = 64
+"""Of one model: each costs a delay."""
+
 Activations = Literal["f32", "f16"]
 """How hidden states travel: f32 is exact, f16 halves the bytes."""
 

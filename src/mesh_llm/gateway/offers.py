@@ -19,6 +19,7 @@ def offer_of(model: ServedModel) -> ModelOffer:
         slots=model.slots,
         capabilities=capabilities(model),
         created=model.created,
+        stages=model.stages,
     )
 
 

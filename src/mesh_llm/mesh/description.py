@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mesh_llm.core.ids import NodeId
 from mesh_llm.core.offers import ServedOffer
+from mesh_llm.core.stages import SplitClaim
 from mesh_llm.mesh.gossip.advert import Advert
 from mesh_llm.mesh.transport import Addresses
 
@@ -17,6 +18,7 @@ class Description:
     memory_bytes: int = 0
     models: tuple[ServedOffer, ...] = ()
     on_disk: tuple[str, ...] = ()
+    claims: tuple[SplitClaim, ...] = ()
 
     def advert(self, node: NodeId, addresses: Addresses, certificate: bytes, started: int) -> Advert:
         """`adverts.py` gives it its version."""
@@ -32,4 +34,5 @@ class Description:
             models=self.models,
             on_disk=self.on_disk,
             started=started,
+            claims=self.claims,
         )

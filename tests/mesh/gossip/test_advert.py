@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh_llm.core.offers import ModelOffer, ServedOffer
+from mesh_llm.core.stages import LayerRange, SplitClaim, StageHolding
 from mesh_llm.mesh.admission.signatures import NodeKey
 from mesh_llm.mesh.gossip.advert import (
     ADVERT_BYTES_MAX,
@@ -26,7 +27,11 @@ from tests.mesh.mutations import survives
 
 KEY = NodeKey.draw(Random(1))
 OTHER = NodeKey.draw(Random(2))
-SERVED = ServedOffer(ModelOffer("Qwen3-8B", ("qwen",), 5_000_000_000, 8192), True, 42.5)
+STAGE = StageHolding(OTHER.node, "cellar", LayerRange(0, 20), is_head=False)
+FAR_STAGE = replace(STAGE, layers=LayerRange(0, 9999))
+CLAIM = SplitClaim("Qwen3-8B 5e2f", "wanting", 8_000_000_000)
+OFFER = ModelOffer("Qwen3-8B", ("qwen",), 5_000_000_000, 8192, stages=(STAGE,))
+SERVED = ServedOffer(OFFER, True, 42.5)
 ADVERT = Advert(
     KEY.node,
     7,
@@ -36,6 +41,7 @@ ADVERT = Advert(
     certificate=b"c" * 100,
     models=(SERVED,),
     on_disk=("Qwen3-8B",),
+    claims=(CLAIM,),
 )
 
 
@@ -95,6 +101,12 @@ def test_fields_that_an_older_version_lacks_have_defaults():
         replace(ADVERT, addresses=Addresses((), "https://\x00")),
         replace(ADVERT, certificate=b"c" * 17_000),
         replace(ADVERT, models=(SERVED,) * (MODELS_MAX + 1)),
+        replace(ADVERT, models=(replace(SERVED, offer=replace(OFFER, stages=(STAGE,) * 65)),)),
+        replace(ADVERT, models=(replace(SERVED, offer=replace(OFFER, stages=(FAR_STAGE,))),)),
+        replace(ADVERT, claims=(CLAIM,) * 17),
+        replace(ADVERT, claims=(replace(CLAIM, model=""),)),
+        replace(ADVERT, claims=(replace(CLAIM, room=-1),)),
+        replace(ADVERT, claims=(replace(CLAIM, state="w\a"),)),
         replace(ADVERT, models=(replace(SERVED, tokens_per_second=float("nan")),)),
         replace(ADVERT, models=(replace(SERVED, tokens_per_second=-1.0),)),
         replace(ADVERT, models=(replace(SERVED, offer=replace(SERVED.offer, name="")),)),

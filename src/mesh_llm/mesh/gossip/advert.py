@@ -10,6 +10,14 @@ from math import isfinite
 
 from mesh_llm.core.ids import NodeId
 from mesh_llm.core.offers import ServedOffer
+from mesh_llm.core.stages import (
+    CLAIM_MODEL_CHARACTERS_MAX,
+    CLAIMS_MAX,
+    LAYERS_MAX,
+    STAGES_MAX,
+    SplitClaim,
+    StageHolding,
+)
 from mesh_llm.mesh import bounded
 from mesh_llm.mesh.addresses import are_tellable, tellable
 from mesh_llm.mesh.admission.certificates import CERTIFICATE_BYTES_MAX
@@ -50,6 +58,8 @@ class Advert:
     """Names of models that it could serve without a download."""
     started: int = 0
     """Seconds since the epoch."""
+    claims: tuple[SplitClaim, ...] = ()
+    """Models that it wants to run over several nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +110,7 @@ def _what_is_wrong(advert: Advert) -> str | None:
         "models": len(advert.models) <= MODELS_MAX and all(map(_is_offer, advert.models)),
         "list of what lies on disk": len(advert.on_disk) <= ON_DISK_MAX and _are_texts(advert.on_disk),
         "start": _is_count(advert.started),
+        "claims": len(advert.claims) <= CLAIMS_MAX and all(map(_is_claim, advert.claims)),
     }
     return next((what for what, right in checks.items() if not right), None)
 
@@ -130,6 +141,21 @@ def _is_offer(served: ServedOffer) -> bool:
         and 1 <= offer.slots <= SLOTS_MAX
         and isfinite(served.tokens_per_second)
         and served.tokens_per_second >= 0
+        and len(offer.stages) <= STAGES_MAX
+        and all(map(_is_holding, offer.stages))
+    )
+
+
+def _is_holding(stage: StageHolding) -> bool:
+    return _is_text(stage.node) and _is_text(stage.node_name) and stage.layers.end <= LAYERS_MAX
+
+
+def _is_claim(claim: SplitClaim) -> bool:
+    return (
+        0 < len(claim.model) <= CLAIM_MODEL_CHARACTERS_MAX
+        and claim.model.isprintable()
+        and _is_text(claim.state)
+        and _is_count(claim.room)
     )
 
 
