@@ -17,6 +17,7 @@ from mesh_llm.cli.values import (
     relay,
     whole,
 )
+from mesh_llm.core.stages import STAGES_MAX
 
 CONTEXT_MIN = 256
 """Less holds no system prompt, and llama.cpp pads to 256 anyway."""
@@ -60,6 +61,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=f"mesh-llm {__version__}")
     _add_serving(root, environment)
+    _add_splitting(root)
     _add_machine(root)
     _add_mesh(root)
     _add_commands(root)
@@ -134,6 +136,26 @@ def _add_serving(root: argparse.ArgumentParser, environment: Mapping[str, str]) 
         default=30,
         metavar="SECONDS",
         help="when stopped, let requests finish for so long (default 30)",
+    )
+
+
+def _add_splitting(root: argparse.ArgumentParser) -> None:
+    splitting = root.add_argument_group("splitting", "a model that fits no node runs over several")
+    splitting.add_argument(
+        "--split", action="store_true", help="cut the models into stages even where one node could hold them"
+    )
+    splitting.add_argument(
+        "--stages",
+        type=whole("stages", 2, STAGES_MAX),
+        metavar="N",
+        help="into so many, this node's included (default: as few as possible)",
+    )
+    splitting.add_argument(
+        "--activations",
+        choices=("auto", "f32", "f16"),
+        default="auto",
+        help="how hidden states travel: f32 is exact, f16 halves the bytes (default auto: f16 only where a "
+        "slow link would make f32 cost more than a tenth of the time)",
     )
 
 

@@ -27,6 +27,10 @@ CONTRADICTIONS = (
     _with_client("--device", lambda flags: bool(flags.device)),
     _with_client("--ctx-size", lambda flags: flags.ctx_size is not None),
     Contradiction(
+        lambda flags: (flags.split or flags.stages is not None) and not flags.model,
+        "--split and --stages say how to run a model: name it with --model.",
+    ),
+    Contradiction(
         lambda flags: flags.ephemeral and not flags.client,
         "--ephemeral is for clients: a node that serves must be known again after a restart. "
         "Add --client, or leave out --ephemeral; for a second node on one machine give another --home.",

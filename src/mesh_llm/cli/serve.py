@@ -71,6 +71,8 @@ def _settings(arguments: Namespace) -> NodeSettings:
         relays=_relays(arguments),
         invite_ttl_s=arguments.invite_ttl,
         drain_s=arguments.drain,
+        stages=arguments.stages or (0 if arguments.split else None),
+        activations=None if arguments.activations == "auto" else arguments.activations,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mesh_llm.core.progress import Report
 from mesh_llm.core.serving import Endpoint
+from mesh_llm.core.stages import Activations
 from mesh_llm.mesh.transport import Relays
 from mesh_llm.models.places import ModelPlaces
 from mesh_llm.runtime.clock import Clock
@@ -42,6 +43,10 @@ class NodeSettings:
     invite_ttl_s: int
     drain_s: float
     """Requests under way may take so long when the node is stopped."""
+    stages: int | None = None
+    """Into how many stages models are cut: None leaves whole what fits one node, 0 means two at least."""
+    activations: Activations | None = None
+    """How hidden states travel between stages; None: as the links allow."""
 
     @property
     def alone(self) -> bool:
