@@ -1,0 +1,176 @@
+"""One stage that another node holds for this one, as long as its STAGE stream lives.
+
+The leader's end of a lease; `hosting.py` is the holder's. Decides nothing: it says what the holder says.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+
+from mesh_llm.core.ids import NodeId, short
+from mesh_llm.mesh.transport import Kind, PeerError, Refused, Stream, Unreachable
+from mesh_llm.runtime.bell import Bell
+from mesh_llm.runtime.tasks import beside
+from mesh_llm.splits import messages
+from mesh_llm.splits.messages import (
+    Accepted,
+    Assign,
+    Declined,
+    Fetching,
+    FromHolder,
+    Link,
+    Linked,
+    Loading,
+    Lost,
+    Ready,
+    Release,
+    Surveyed,
+    Unlinked,
+)
+
+ACCEPT_SECONDS_MAX = 15.0
+"""From the assignment to a yes or no: the holder looks at its memory and its claims, nothing more."""
+
+LINK_SECONDS_MAX = 30.0
+"""From `Link` to `Linked`: both neighbours must have been dialled."""
+
+FETCHING_SHARE = 0.7
+"""Of the progress that is shown: bytes over a network take longer than a load."""
+
+OpenStream = Callable[[NodeId, Kind], AbstractAsyncContextManager[Stream]]
+"""`Mesh.stream`."""
+
+
+class StageLost(Exception):
+    """The stage is not to be had, or not any more. Says which, and why."""
+
+
+class BorrowedStage:
+    """Use as `async with borrowed_stage(...) as stage`: leaving gives it back."""
+
+    def __init__(self, stream: Stream, name: str, on_progress: Callable[[float], None]) -> None:
+        self._stream = stream
+        self._name = name
+        self._on_progress = on_progress
+        self._bell = Bell()
+        self._accepted = False
+        self._ready: Ready | None = None
+        self._linked: bytes | None = None
+        """The session that is linked now."""
+        self._unlinked: dict[bytes, str] = {}
+        """Why the last session ended."""
+        self._lost: str | None = None
+
+    @property
+    def node(self) -> NodeId:
+        return self._stream.peer
+
+    async def wait_until_accepted(self) -> None:
+        """Raises StageLost."""
+        await self._wait_for(
+            lambda: self._accepted, ACCEPT_SECONDS_MAX, "did not say whether it will hold it"
+        )
+
+    async def wait_until_ready(self) -> Ready:
+        """Loaded; takes as long as its bytes take. Raises StageLost."""
+        await self._wait_for(lambda: self._ready is not None, None, "")
+        assert self._ready is not None
+        return self._ready
+
+    async def link(self, link: Link) -> None:
+        """A new life of the ring. Raises StageLost, also where the holder could not link."""
+        await self._send(link)
+        await self._wait_for(
+            lambda: self._linked == link.session or link.session in self._unlinked,
+            LINK_SECONDS_MAX,
+            "did not link its neighbours",
+        )
+        if self._linked != link.session:
+            raise StageLost(f"{self._name} could not be linked: {self._unlinked[link.session]}")
+
+    async def wait_until_unlinked(self, session: bytes) -> str:
+        """Returns why the session ended. Raises StageLost where the stage went with it."""
+        await self._wait_for(lambda: session in self._unlinked, None, "")
+        return f"{self._name}: {self._unlinked[session]}"
+
+    async def wait_until_lost(self) -> str:
+        """Returns why."""
+        try:
+            await self._wait_for(lambda: False, None, "")
+        except StageLost as lost:
+            return str(lost)
+        raise AssertionError("it cannot return")
+
+    async def listen(self) -> None:
+        """To the end of the lease."""
+        try:
+            while (frame := await self._stream.receive()) is not None:
+                said = messages.decode_from_holder(frame)
+                if said is not None:
+                    self._take(said)
+            self._lose("ended the lease")
+        except Refused as refused:
+            self._lose(f"refused: {refused}")
+        except (Unreachable, PeerError) as error:
+            self._lose(str(error) or "cannot be reached")
+
+    def _take(self, said: FromHolder) -> None:
+        match said:
+            case Accepted():
+                self._accepted = True
+            case Fetching(fraction=fraction):
+                self._on_progress(FETCHING_SHARE * fraction)
+            case Loading(fraction=fraction):
+                self._on_progress(FETCHING_SHARE + (1 - FETCHING_SHARE) * fraction)
+            case Ready():
+                self._on_progress(1.0)
+                self._ready = said
+            case Linked(session=session):
+                self._linked = session
+            case Unlinked(session=session, reason=reason):
+                self._linked = None
+                self._unlinked = {session: reason}
+            case Declined(reason=reason) | Lost(reason=reason):
+                self._lose(reason)
+            case Surveyed():
+                raise PeerError("an answer to what was not asked")
+        self._bell.ring()
+
+    def _lose(self, reason: str) -> None:
+        self._lost = self._lost or f"{self._name} {reason}"
+        self._bell.ring()
+
+    async def _send(self, message: Assign | Link | Release) -> None:
+        try:
+            await self._stream.send(messages.encode(message))
+        except Unreachable as error:
+            self._lose(str(error))
+
+    async def _wait_for(self, holds: Callable[[], bool], seconds_max: float | None, otherwise: str) -> None:
+        try:
+            async with asyncio.timeout(seconds_max):
+                while not holds():
+                    if self._lost is not None:
+                        raise StageLost(self._lost)
+                    await self._bell.wait_for_ring()
+        except TimeoutError:
+            raise StageLost(f"{self._name} {otherwise} within {seconds_max:.0f} s") from None
+
+
+@asynccontextmanager
+async def borrowed_stage(
+    open_stream: OpenStream, node: NodeId, name: str, assign: Assign, on_progress: Callable[[float], None]
+) -> AsyncGenerator[BorrowedStage]:
+    """`name` is the node's, for people; `on_progress` gets 0 to 1. Raises StageLost where the node cannot be
+    reached or does not speak of stages."""
+    try:
+        async with open_stream(node, Kind.STAGE) as stream:
+            await stream.send(messages.encode(assign))
+            stage = BorrowedStage(stream, name or short(node), on_progress)
+            async with beside(listening=stage.listen()):
+                yield stage
+            with suppress(Unreachable):
+                await stream.send(messages.encode(Release()))
+                await stream.finish()
+    except (Unreachable, Refused) as error:
+        raise StageLost(f"{name or short(node)} cannot hold a stage: {error}") from error
