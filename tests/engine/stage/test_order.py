@@ -1,9 +1,8 @@
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh_llm.engine.ring.frames import Command, FrameError, Operation, Step
+from mesh_llm.engine.ring.frames import Command, FrameError, Operation
 from mesh_llm.engine.stage.order import Order
 
 DROP, COPY, CLEAR = Operation.DROP, Operation.COPY, Operation.CLEAR
@@ -19,8 +18,10 @@ class Steps:
     def __call__(self, *rows: tuple[int, int], commands: tuple[Command, ...] = ()) -> None:
         """Each row is a sequence and a position."""
         self.number += 1
-        sequences, positions = np.array(rows, np.int32).reshape(-1, 2).T
-        self.order.follow(Step(self.number, commands, positions, sequences, np.zeros((len(rows), 1), "f4")))
+        self.order.begin(self.number)
+        for command in commands:
+            self.order.command(command)
+        self.order.rows([sequence for sequence, _ in rows], [position for _, position in rows])
 
 
 @pytest.fixture
@@ -80,6 +81,14 @@ def test_a_copy_that_does_not_continue_its_target_is_refused(step, command):
     step((0, 0), (0, 1), (2, 0))
     with pytest.raises(FrameError, match="continue its target"):
         step(commands=(command,))
+
+
+def test_it_says_where_a_sequence_goes_on_that_was_cut_or_begun(step):
+    step((0, 0), (0, 1), (0, 2))
+    order = step.order
+    assert order.command(Command(COPY, 0, 0, 2, 1)) == {1: 2}
+    assert order.command(Command(DROP, 0, 1)) == {0: 1}
+    assert order.command(Command(DROP, 3)) == {} == order.command(Command(CLEAR))
 
 
 def test_clearing_begins_all_anew(step):

@@ -33,6 +33,8 @@ class Model:
         """llama_vocab, owned by the model."""
         self.width: int = library.llama_model_n_embd(self.handle)
         """Elements of a hidden state."""
+        self.width_in: int = library.llama_model_n_embd_inp(self.handle)
+        """Elements of a vector that goes in; more than `width` where a picture's features come along."""
         self.layers: int = library.llama_model_n_layer(self.handle)
         self.tokens: int = library.llama_vocab_n_tokens(self.vocabulary)
         """Size of the vocabulary, and of a row of logits."""

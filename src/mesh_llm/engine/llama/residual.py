@@ -33,7 +33,10 @@ class Residual:
     def rows(self, count: int) -> Floats:
         """(count, width), in the order of the batch. Raises EngineFailed where other rows came by."""
         if self._bytes_taken != count * self._buffer.shape[1] * 4:
-            raise EngineFailed(f"{self._bytes_taken} bytes of {self._name.decode()} for {count} rows")
+            raise EngineFailed(
+                f"the tensor {self._name.decode()} gave {self._bytes_taken} bytes for {count} rows of width "
+                f"{self._buffer.shape[1]}: it is not this model's residual stream"
+            )
         return self._buffer[:count]
 
     def _watch(self, tensor: int, is_question: bool, _user: object) -> bool:
