@@ -187,10 +187,13 @@ class CarriedConnection:
     async def _accept_streams(self) -> None:
         """Until the connection has ended, and then those that came before its end."""
         async with asyncio.TaskGroup() as self._introducing:
-            with suppress(Unreachable):
+            try:
                 while True:
                     await self._take_in(await self._carrier.accept_pipe())
-            self._introducing = None
+            except Unreachable:
+                pass
+            finally:
+                self._introducing = None  # the fast path may bring streams until the connection lets go of it
         await self._ended.wait()
         self._streams.close(self._reason or "")
         self._all_taken_in.set()
