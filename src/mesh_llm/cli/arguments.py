@@ -199,7 +199,7 @@ def _add_mesh(root: argparse.ArgumentParser) -> None:
         type=port,
         default=0,
         metavar="N",
-        help="port for other nodes, UDP and TCP (default: any free one)",
+        help="port for other nodes, UDP and TCP (default: the last one, or any that is free)",
     )
     mesh.add_argument(
         "--relay",

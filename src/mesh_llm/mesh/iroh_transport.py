@@ -10,7 +10,6 @@ docs/decisions/0005 has the rest.
 
 import asyncio
 import os
-import re
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -19,13 +18,14 @@ from functools import cache
 import iroh
 from iroh import iroh_ffi
 
-from mesh_llm.core.errors import RequestRefused
+from mesh_llm.core.errors import AddressInUse, RequestRefused
 from mesh_llm.core.ids import NodeId, short
+from mesh_llm.mesh import iroh_words
 from mesh_llm.mesh.iroh_copying import mend_copying
 from mesh_llm.mesh.iroh_freeing import LateFreeing
 from mesh_llm.mesh.network.connections import Connections
 from mesh_llm.mesh.network.frames import HEAD
-from mesh_llm.mesh.network.ports import has_ipv6, not_opened
+from mesh_llm.mesh.network.ports import free_udp_port, has_ipv6, not_opened
 from mesh_llm.mesh.network.socket_addresses import host_and_port
 from mesh_llm.mesh.network.tls_path import TlsPath
 from mesh_llm.mesh.transport import (
@@ -67,11 +67,6 @@ REASON_BYTES_MAX = 1000
 CLOSE_CODE = 1
 
 Failures = (iroh.IrohError, iroh_ffi.InternalError)
-
-STOPPED = "Stopped("
-"""How iroh's words begin where the peer reads no more of a stream; its kinds of errors do not tell."""
-
-_CLOSED_BY_PEER = re.compile(r"closed by peer: (.*) \(code \d+\)", re.DOTALL)
 
 
 class IrohPipe:
@@ -178,7 +173,7 @@ class IrohCarrier:
             return await self._connection.read_datagram()
 
     async def wait_ended(self) -> str:
-        return _why_closed(await self._connection.closed())
+        return iroh_words.why_closed(await self._connection.closed())
 
     async def close(self, reason: str) -> None:
         if self._connection.close_reason() is None:
@@ -201,6 +196,8 @@ class IrohTransport:
 
     def __init__(self, endpoint: iroh.Endpoint, fast: TlsPath | None, tasks: asyncio.TaskGroup) -> None:
         self.me = NodeId(endpoint.id().to_bytes().hex())
+        self.port = int(_ports(endpoint)[0])
+        """UDP."""
         self._endpoint = endpoint
         self._tasks = tasks
         self._connections = Connections(tasks, fast)
@@ -214,19 +211,20 @@ class IrohTransport:
         secret_key: bytes,
         *,
         bind_port: int = 0,
+        last_port: int = 0,
         relays: Relays,
         clock: Clock,
         fast_path: bool = True,
     ) -> AsyncGenerator["IrohTransport"]:
         """`secret_key`: the 32 bytes of the node's Ed25519 key. `bind_port`: UDP and, for the fast path, TCP;
-        0 for any.
+        0 for any: then rather `last_port`, where others knew this node, if that is free.
 
         Waits for no relay and no internet. Raises AddressInUse, RequestRefused.
         """
         _quieten()
         mend_copying(vars(iroh_ffi), clock)
         late_freeing().use_this_loop()
-        endpoint = await _bound(secret_key, bind_port, _relay_mode(relays))
+        endpoint = await _bound_to(bind_port, last_port, secret_key, _relay_mode(relays))
         try:
             with unwrapped():
                 async with asyncio.TaskGroup() as tasks, AsyncExitStack() as stack:
@@ -308,8 +306,12 @@ def _readable(peer: iroh.EndpointId, addresses: Addresses) -> iroh.EndpointAddr:
 def _direct(endpoint: iroh.Endpoint) -> tuple[str, ...]:
     """Of a machine without a network its own processes still reach the loopback."""
     found = tuple(endpoint.addr().direct_addresses())
-    ports = (bound.rpartition(":") for bound in endpoint.bound_sockets())
-    return found or tuple(f"127.0.0.1:{port}" for host, _, port in ports if "[" not in host)
+    return found or tuple(f"127.0.0.1:{port}" for port in _ports(endpoint))
+
+
+def _ports(endpoint: iroh.Endpoint) -> list[str]:
+    """Over IPv4."""
+    return [bound.rpartition(":")[2] for bound in endpoint.bound_sockets() if "[" not in bound]
 
 
 async def _close(endpoint: iroh.Endpoint) -> None:
@@ -332,6 +334,13 @@ class _Binding(iroh.Preset):
             builder.bind_addr(address)
 
 
+async def _bound_to(port: int, last: int, secret_key: bytes, relay_mode: iroh.RelayMode) -> iroh.Endpoint:
+    if port == 0:
+        with suppress(AddressInUse, RequestRefused):  # then any, maybe another for each family of addresses
+            return await _bound(secret_key, last or free_udp_port(), relay_mode)
+    return await _bound(secret_key, port, relay_mode)
+
+
 async def _bound(secret_key: bytes, port: int, relay_mode: iroh.RelayMode) -> iroh.Endpoint:
     sockets = [f"0.0.0.0:{port}"] + ([f"[::]:{port}"] if has_ipv6() else [])
     options = iroh.EndpointOptions(preset=_Binding(sockets, relay_mode), secret_key=secret_key, alpns=[ALPN])
@@ -339,8 +348,7 @@ async def _bound(secret_key: bytes, port: int, relay_mode: iroh.RelayMode) -> ir
         return await iroh.Endpoint.bind(options)
     except iroh.IrohError as error:
         said = _said(error)
-        number = re.search(r"os error (\d+)", said)
-        raise not_opened("UDP", port, int(number[1]) if number else 0, said) from None
+        raise not_opened("UDP", port, iroh_words.os_error(said), said) from None
 
 
 def _relay_mode(relays: Relays) -> iroh.RelayMode:
@@ -364,20 +372,11 @@ def _unreachable() -> Generator[None]:
         yield
     except Failures as error:
         said = _said(error)
-        raise (NotWanted if said.startswith(STOPPED) else Unreachable)(said) from None
+        raise (NotWanted if iroh_words.peer_stopped_reading(said) else Unreachable)(said) from None
 
 
 def _said(error: Exception) -> str:
-    """iroh's words without the places in its source."""
-    text = error.message() if isinstance(error, iroh.IrohError) else str(error)
-    lines = (re.sub(r"\s*\(/\S+:\d+:\d+\)", "", line).strip() for line in text.splitlines())
-    return " ".join(line for line in lines if line) or "iroh gave no reason"
-
-
-def _why_closed(text: str) -> str:
-    """The peer's own words where it closed the connection."""
-    found = _CLOSED_BY_PEER.fullmatch(text)
-    return found[1] if found else text
+    return iroh_words.plain(error.message() if isinstance(error, iroh.IrohError) else str(error))
 
 
 @cache

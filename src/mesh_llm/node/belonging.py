@@ -5,6 +5,7 @@ Founds a mesh where there is none, comes back where the home remembers one, asks
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from mesh_llm import __version__
@@ -12,12 +13,13 @@ from mesh_llm.mesh.admission.certificates import NONCE_BYTES
 from mesh_llm.mesh.admission.joining import Found, Join, Rejoin, Start, plan_start
 from mesh_llm.mesh.admission.ledger import Ledger, founded
 from mesh_llm.mesh.admission.signatures import NodeKey
+from mesh_llm.mesh.description import Description
 from mesh_llm.mesh.entering import enter
 from mesh_llm.mesh.home.identity import load_or_create_key
 from mesh_llm.mesh.home.ledger_file import load_ledger, save_ledger
 from mesh_llm.mesh.home.rotation import settle_rotation
 from mesh_llm.mesh.iroh_transport import IrohTransport
-from mesh_llm.mesh.service import Description, Mesh
+from mesh_llm.mesh.service import Mesh
 from mesh_llm.mesh.transport import Kind, Stream, Transport
 from mesh_llm.node.settings import Doors, NodeSettings
 from mesh_llm.runtime.bell import Bell
@@ -37,9 +39,13 @@ async def belonging(
     key, ledger, keep = _remembered(settings, doors)
     start = plan_start(ledger, settings.join, now)
     async with IrohTransport.open(
-        key.seed, bind_port=settings.bind_port, relays=settings.relays, clock=doors.clock
+        key.seed,
+        bind_port=settings.bind_port,
+        last_port=ledger.port if ledger else 0,
+        relays=settings.relays,
+        clock=doors.clock,
     ) as transport:
-        ledger = await _membership(start, ledger, key, transport, doors)
+        ledger = replace(await _membership(start, ledger, key, transport, doors), port=transport.port)
         keep(ledger)
         yield Mesh(
             key,

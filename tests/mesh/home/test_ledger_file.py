@@ -17,7 +17,8 @@ def full() -> Ledger:
     let_in(first, 4, invite(first, once=True))
     first.kick(second.me, certificates_of([second, third]), NOW)
     addresses = Addresses(("192.168.1.5:51234",), "https://relay.example")
-    return first.ledger.with_members((KnownMember(third.me, third.certificate, addresses, int(NOW)),))
+    ledger = replace(first.ledger, port=51234)
+    return ledger.with_members((KnownMember(third.me, third.certificate, addresses, int(NOW)),))
 
 
 def test_a_home_that_belongs_to_no_mesh_has_no_ledger(tmp_path: Path):

@@ -55,6 +55,8 @@ class Ledger:
     used: tuple[UsedInvite, ...] = ()
     notices: tuple[bytes, ...] = ()
     members: tuple[KnownMember, ...] = ()
+    port: int = 0
+    """Where the others knew this node last, by UDP; 0 for nowhere."""
 
     @property
     def mesh(self) -> MeshId:

@@ -7,8 +7,10 @@ write.
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from mesh_llm.core.errors import RequestRefused
 from mesh_llm.core.ids import NodeId
@@ -34,6 +36,7 @@ class _LedgerOnDisk:
     used: tuple[UsedInvite, ...] = ()
     notices: tuple[bytes, ...] = ()
     members: tuple[KnownMember, ...] = ()
+    port: Annotated[int, Meta(ge=0, lt=2**16)] = 0
 
 
 def load_ledger(home: Path, node: NodeId) -> Ledger | None:
@@ -62,7 +65,9 @@ def read_ledger(home: Path) -> Ledger | None:
             certificates.verified(member.certificate)
     except (msgspec.MsgspecError, RecursionError, PeerError, UnicodeDecodeError) as error:
         raise _damaged(path, str(error)) from None
-    return Ledger(written.certificate, written.issued, written.used, written.notices, written.members)
+    return Ledger(
+        written.certificate, written.issued, written.used, written.notices, written.members, written.port
+    )
 
 
 def save_ledger(home: Path, ledger: Ledger) -> None:
@@ -76,6 +81,7 @@ def save_ledger(home: Path, ledger: Ledger) -> None:
         ledger.used,
         ledger.notices,
         ledger.members,
+        ledger.port,
     )
     replace_private(home / LEDGER_FILE, msgspec.json.format(msgspec.json.encode(written)) + b"\n")
 

@@ -1,4 +1,4 @@
-"""Ports that cannot be opened, told with the flag that helps; and whether this machine speaks IPv6."""
+"""Ports: a free one, and why one cannot be opened, with the flag that helps; whether there is IPv6."""
 
 import errno
 import socket
@@ -26,3 +26,10 @@ def has_ipv6() -> bool:
     except OSError:
         return False
     return True
+
+
+def free_udp_port() -> int:
+    """Of this moment."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("0.0.0.0", 0))
+        return probe.getsockname()[1]
