@@ -5,11 +5,11 @@ frames as it comes, then the end. No header of the client's travels, so no key o
 """
 
 from collections.abc import Iterator
-from typing import TypeVar
 
 import msgspec
 
 from mesh_llm.core.limits import REQUEST_BODY_BYTES_MAX
+from mesh_llm.mesh import bounded
 from mesh_llm.mesh.transport import PeerError
 
 HEAD_BYTES_MAX = 4096
@@ -42,20 +42,13 @@ class AnswerHead(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that the answering node has then, this one included."""
 
 
-Head = TypeVar("Head")
-
-_encoder = msgspec.msgpack.Encoder()
-_question_decoder = msgspec.msgpack.Decoder(QuestionHead)
-_answer_decoder = msgspec.msgpack.Decoder(AnswerHead)
-
-
 def encode(head: QuestionHead | AnswerHead) -> bytes:
-    return _encoder.encode(head)
+    return bounded.encode(head)
 
 
 def decode_question(frame: bytes | None) -> QuestionHead:
     """Raises PeerError. A body beyond bounds is the caller's to refuse, so that the asker hears why."""
-    head = _decode(_question_decoder, frame)
+    head = bounded.decode(_present(frame), QuestionHead, bytes_max=HEAD_BYTES_MAX, what="A head")
     if head.size < 0:
         raise PeerError(f"a body of {head.size} bytes")
     for said in (head.path, head.model):
@@ -65,7 +58,7 @@ def decode_question(frame: bytes | None) -> QuestionHead:
 
 def decode_answer(frame: bytes | None) -> AnswerHead:
     """Raises PeerError."""
-    head = _decode(_answer_decoder, frame)
+    head = bounded.decode(_present(frame), AnswerHead, bytes_max=HEAD_BYTES_MAX, what="A head")
     if not 200 <= head.status <= 599:
         raise PeerError(f"an answer with status {head.status}")
     _check_text(head.content_type)
@@ -78,15 +71,10 @@ def decode_answer(frame: bytes | None) -> AnswerHead:
     return head
 
 
-def _decode(decoder: "msgspec.msgpack.Decoder[Head]", frame: bytes | None) -> Head:
+def _present(frame: bytes | None) -> bytes:
     if frame is None:
         raise PeerError("a tunnel that ended before its head")
-    if len(frame) > HEAD_BYTES_MAX:
-        raise PeerError(f"a head of {len(frame)} bytes")
-    try:
-        return decoder.decode(frame)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise PeerError(f"a head that cannot be read: {error}") from None
+    return frame
 
 
 def _check_text(said: str) -> None:
