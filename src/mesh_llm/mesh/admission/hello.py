@@ -15,7 +15,6 @@ HELLO_BYTES_MAX = 64 * 1024
 """A certificate, some addresses, and room for what newer versions may add."""
 
 VERSION_CHARACTERS_MAX = 64
-ADDRESSES_MAX = addresses.ADDRESSES_MAX
 
 FAST_PATH_CERTIFICATE_BYTES_MAX = 4096
 """A self-signed Ed25519 certificate has about 300."""
