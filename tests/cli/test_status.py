@@ -6,30 +6,17 @@ import pytest
 
 from mesh_llm.cli import tables
 from mesh_llm.cli.status import MODEL_TITLES, NODE_TITLES, heading, model_rows, node_rows, stage_rows
-from mesh_llm.console.snapshot import DiskModel, MeshStatus, ModelStatus, PeerStatus, Snapshot, as_json
+from mesh_llm.console.snapshot import DiskModel, MeshStatus, ModelStatus, Snapshot, as_json
 from mesh_llm.core.ids import MeshId, NodeId
 from mesh_llm.core.machine import Machine
 from mesh_llm.core.offers import ModelOffer, ServedOffer
 from mesh_llm.core.serving import Endpoint, Loading, Ready, Restarting
 from mesh_llm.core.stages import LayerRange, StageHolding
+from tests.console.peer_for_tests import PEER
 from tests.engine.served_model_for_tests import served
 
 READY = Ready(Endpoint("http://127.0.0.1:1", "secret"))
-STUDIO = PeerStatus(
-    id=NodeId("b" * 64),
-    name="studio",
-    is_client=False,
-    health="alive",
-    version="1.2.3",
-    memory_bytes=24_000_000_000,
-    served=(
-        ServedOffer(ModelOffer("Qwen3-8B", bytes=5_000_000_000), ready=True, tokens_per_second=41.26),
-        ServedOffer(ModelOffer("Seer"), ready=False),
-    ),
-    busy=3,
-    round_trip_s=0.01234,
-    path="relay",
-)
+STUDIO = replace(PEER, path="relay")
 LAPTOP = replace(
     STUDIO,
     id=NodeId("c" * 64),

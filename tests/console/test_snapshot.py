@@ -1,11 +1,11 @@
 from dataclasses import replace
 from typing import Any
 
-from mesh_llm.console.snapshot import DiskModel, MeshStatus, ModelStatus, PeerStatus, Snapshot, as_json
+from mesh_llm.console.snapshot import DiskModel, MeshStatus, ModelStatus, Snapshot, as_json
 from mesh_llm.core.ids import MeshId, NodeId
 from mesh_llm.core.machine import Device, Machine
-from mesh_llm.core.offers import ModelOffer, ServedOffer
 from mesh_llm.core.serving import Endpoint, Failed, Loading, Ready, Restarting, Stopped, Waiting
+from tests.console.peer_for_tests import PEER
 from tests.engine.served_model_for_tests import served
 
 READY = Ready(Endpoint("http://127.0.0.1:1", "secret"))
@@ -81,21 +81,6 @@ def test_the_engine_s_key_is_nobody_s_business():
     assert "secret" not in str(as_json(snapshot(ModelStatus(served(), READY))))
 
 
-PEER = PeerStatus(
-    id=NodeId("b" * 64),
-    name="studio",
-    is_client=False,
-    health="alive",
-    version="1.2.3",
-    memory_bytes=24_000_000_000,
-    served=(
-        ServedOffer(ModelOffer("Qwen3-8B", bytes=5_000_000_000), ready=True, tokens_per_second=41.26),
-        ServedOffer(ModelOffer("Seer", capabilities=("chat", "vision")), ready=False),
-    ),
-    busy=3,
-    round_trip_s=0.01234,
-    path="direct",
-)
 MESH = MeshStatus(NodeId("a" * 64), "desk", MeshId("c" * 32), is_client=False, token="mesh1x", peers=(PEER,))
 
 
