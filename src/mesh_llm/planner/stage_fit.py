@@ -1,7 +1,30 @@
-"""How much memory one child of a split model takes: a remote stage, or the head with the last layers."""
+"""How much memory one child of a split model takes: a remote stage, or the head with the last layers.
 
+Held against real children by `tests/planner/test_stage_fit_against_engine.py`. What a child needs is a fixed
+part and a part for each layer, so that planning can add up instead of asking again for every range.
+"""
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from itertools import accumulate
+
+from mesh_llm.core.quantities import MIB
 from mesh_llm.core.stages import Cuttable, LayerRange
-from mesh_llm.planner.fit import MemoryNeed
+from mesh_llm.planner.memory import (
+    FLOAT_BYTES,
+    KV_TYPES,
+    VOCABULARY_ENTRY_BYTES,
+    MemoryNeed,
+    activation_bytes,
+    attention_bytes,
+    cache_bytes,
+)
+
+PROCESS_BYTES = 64 * MIB
+"""Python, numpy, asyncio, the engine's library."""
+
+STEPS_HELD = 4
+"""Steps that wait in a child's queues, each with a row of its width for each token."""
 
 
 def predict_stage(
@@ -15,4 +38,100 @@ def predict_stage(
     batch: int,
 ) -> MemoryNeed:
     """What the child takes at most, in bytes; `kv_type` is a key of `KV_TYPES`."""
-    raise NotImplementedError
+    chosen = slice(layers.first, layers.end)
+    vocabulary = model.facts.vocabulary if is_head else 1
+    outputs = sequences if is_head else batch
+    return MemoryNeed(
+        weights=sum(model.layer_bytes[chosen]) + _beside_layers(model, is_head),
+        kv_cache=sum(_caches(model, context, kv_type, sequences, batch)[chosen]),
+        compute=2 * outputs * vocabulary * FLOAT_BYTES
+        + STEPS_HELD * batch * model.facts.embedding_length * FLOAT_BYTES
+        + activation_bytes(model.facts, batch)
+        + attention_bytes(model.facts, context, sequences, batch),
+        checkpoints=0,
+        prompt_cache=0,
+        process=PROCESS_BYTES + VOCABULARY_ENTRY_BYTES * vocabulary,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StageCosts:
+    """What children take for one context and KV type, between the borders where a stage may begin or end.
+
+    Borders are counted from 0, which is layer 0; the last one is behind the last layer.
+    """
+
+    borders: tuple[int, ...]
+    """Their layers."""
+    held: tuple[int, ...]
+    """Bytes that all layers before a border take: weights and caches."""
+    read: tuple[int, ...]
+    """Bytes of weights before a border: what a token has to wait for."""
+    remote_bytes: int
+    """Of a remote stage, beside its layers."""
+    head_bytes: int
+    head_read: int
+    """That the head reads for a token beside its layers."""
+
+    @property
+    def last_cut(self) -> int:
+        """The last border at which the head may begin."""
+        return len(self.borders) - 2
+
+    def reach(self, border: int, room: int) -> int:
+        """Up to which border a remote stage comes in so many bytes; at most `border` if it holds nothing."""
+        return bisect_right(self.held, self.held[border] + room - self.remote_bytes) - 1
+
+    def head_border(self, room: int) -> int:
+        """From which border on the head can hold all layers in so many bytes."""
+        return bisect_left(self.held, self.held[-1] + self.head_bytes - room)
+
+    def remote_need(self, start: int, end: int) -> int:
+        return self.remote_bytes + self.held[end] - self.held[start]
+
+    def head_need(self, start: int) -> int:
+        return self.head_bytes + self.held[-1] - self.held[start]
+
+
+def stage_costs(model: Cuttable, *, context: int, kv_type: str, sequences: int, batch: int) -> StageCosts:
+    """The sums that `predict_stage` would give for every legal range."""
+    caches = _caches(model, context, kv_type, sequences, batch)
+    layers = [weights + cache for weights, cache in zip(model.layer_bytes, caches, strict=True)]
+    borders = (0, *model.cuts, len(layers))
+    held, read = (list(accumulate(sizes, initial=0)) for sizes in (layers, model.layer_bytes))
+    first = LayerRange(0, 1)
+
+    def fixed(is_head: bool) -> int:
+        need = predict_stage(
+            model,
+            first,
+            is_head=is_head,
+            context=context,
+            kv_type=kv_type,
+            sequences=sequences,
+            batch=batch,
+        )
+        return need.total - layers[0]
+
+    return StageCosts(
+        borders,
+        tuple(held[border] for border in borders),
+        tuple(read[border] for border in borders),
+        fixed(is_head=False),
+        fixed(is_head=True),
+        model.output_bytes,
+    )
+
+
+def _beside_layers(model: Cuttable, is_head: bool) -> int:
+    """Of the token embedding single rows are looked up, but over many prompts any page may be among them."""
+    return model.output_bytes + model.embedding_bytes if is_head else 0
+
+
+def _caches(model: Cuttable, context: int, kv_type: str, sequences: int, batch: int) -> tuple[int, ...]:
+    """Of each layer: KV cache, or the state of a recurrent layer for each sequence."""
+    facts = model.facts
+    caches = cache_bytes(facts, context, KV_TYPES[kv_type], sequences, batch)
+    recurrent = facts.kv_heads.count(0)
+    state = -(-facts.recurrent_bytes // recurrent) * sequences if recurrent else 0
+    return tuple(cache if heads else state for heads, cache in zip(facts.kv_heads, caches, strict=True))
