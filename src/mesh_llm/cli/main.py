@@ -9,11 +9,9 @@ from collections.abc import Callable, Coroutine
 from importlib import import_module
 
 from mesh_llm.cli.arguments import parser
+from mesh_llm.cli.stopping import INTERRUPTED
 from mesh_llm.core.errors import MeshError
 from mesh_llm.runtime import logs
-
-INTERRUPTED = 130
-"""What shells expect after Ctrl-C: 128 + SIGINT."""
 
 
 def main(argv: list[str] | None = None) -> int:

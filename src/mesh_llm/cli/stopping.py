@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 logger = logging.getLogger(__name__)
 
-STOPPED_TWICE = 130
+INTERRUPTED = 130
 """What shells expect after Ctrl-C: 128 + SIGINT."""
 
 
@@ -34,7 +34,7 @@ async def until_stopped(run: Callable[[asyncio.Event], Awaitable[None]]) -> int:
             logger.info("stopping now")
             me.cancel()
         else:
-            os._exit(STOPPED_TWICE)
+            os._exit(INTERRUPTED)
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -44,7 +44,7 @@ async def until_stopped(run: Callable[[asyncio.Event], Awaitable[None]]) -> int:
     except asyncio.CancelledError:
         if signals < 2:
             raise
-        return STOPPED_TWICE
+        return INTERRUPTED
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
