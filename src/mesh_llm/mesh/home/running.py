@@ -4,9 +4,8 @@ The lock is the system's: it is let go of when the process dies, however it dies
 left behind is known to be stale.
 """
 
-import contextlib
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def only_node_of(home: Path) -> Generator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             (home / RUNNING_FILE).unlink(missing_ok=True)
         lock.release()
 
