@@ -1,8 +1,7 @@
-"""The head of a split model as its parent sees it: loaded, its ring up or down, ended. `child.py` is the other
-end.
+"""The head of a split model as its parent sees it: loaded, its ring up or down, ended.
 
-To the supervisor it is an engine like `engine/whole/llama_server.py`; whoever builds the ring connects to
-`socket_path` and follows `on_ring`.
+Counterpart: `child.py`. To the supervisor it is an engine like `engine/whole/llama_server.py`; whoever builds
+the ring connects to `socket_path` and follows `on_ring`.
 """
 
 import asyncio

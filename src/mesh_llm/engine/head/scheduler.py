@@ -101,7 +101,8 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    number: int
+    """The next step; it comes home after those before it."""
+
     commands: tuple[Command, ...]
     rows: tuple[Row, ...]
 
@@ -145,7 +146,6 @@ class Sequence:
 class Flight:
     """A step under way: whose logits it brings, and what kinds of rows it carries."""
 
-    number: int
     awaited: tuple[tuple[int, Sequence, int], ...]
     """(row, sequence, its life)"""
     decodes: bool
@@ -167,7 +167,6 @@ class Draft:
 class Scheduler:
     def __init__(self, capacity: Capacity) -> None:
         self._capacity = capacity
-        self._number = 0
         self._down: str | None = NOT_YET_UP
         self._clear()
 
@@ -288,15 +287,14 @@ class Scheduler:
         return sent
 
     def _send(self, draft: Draft) -> Send:
-        self._number += 1
         awaited = tuple(
             (index, sequence, sequence.life)
             for index, (sequence, row) in enumerate(draft.rows)
             if row.sampled
         )
-        self._flights.append(Flight(self._number, awaited, draft.decodes, draft.prefills))
+        self._flights.append(Flight(awaited, draft.decodes, draft.prefills))
         commands, self._commands = tuple(self._commands), []
-        return Send(self._number, commands, tuple(row for _, row in draft.rows))
+        return Send(commands, tuple(row for _, row in draft.rows))
 
     def _admit(self) -> None:
         """The oldest first, and nobody past it: whoever waits is served in its turn."""

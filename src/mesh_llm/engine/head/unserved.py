@@ -1,0 +1,105 @@
+"""What a split model does not serve yet, refused in one place: each entry goes when the feature comes.
+
+Better a no than an answer that silently ignores half of the question.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from mesh_llm.core.errors import RequestRefused
+
+Body = dict[str, Any]
+
+EMPTY: tuple[Any, ...] = (None, False, [], {}, "")
+"""The same as leaving it out."""
+
+
+def _is_empty(value: Any) -> bool:
+    return value in EMPTY
+
+
+def _is_one(value: Any) -> bool:
+    return value in (None, 1)
+
+
+def _is_off(value: Any) -> bool:
+    return value in (None, 0)
+
+
+def _is_text(value: Any) -> bool:
+    return _is_empty(value) or (
+        isinstance(value, dict) and cast(Body, value).get("type") in ("text", "", None)
+    )
+
+
+def _is_no_call(value: Any) -> bool:
+    return value in (None, "", "auto", "none")
+
+
+FIELDS: dict[str, Callable[[Any], bool]] = {
+    "tools": _is_empty,
+    "tool_choice": _is_no_call,
+    "functions": _is_empty,
+    "function_call": _is_no_call,
+    "response_format": _is_text,
+    "json_schema": _is_empty,
+    "grammar": _is_empty,
+    "grammar_lazy": _is_empty,
+    "logprobs": _is_empty,
+    "top_logprobs": _is_off,
+    "n_probs": _is_off,
+    "n": _is_one,
+    "n_cmpl": _is_one,
+    "best_of": _is_one,
+    "echo": _is_empty,
+    "suffix": _is_empty,
+    "lora": _is_empty,
+    "samplers": _is_empty,
+    "mirostat": _is_off,
+    "dry_multiplier": _is_off,
+    "t_max_predict_ms": lambda value: value in (None, -1, 0),
+    "n_indent": _is_off,
+}
+"""With the values that ask for nothing."""
+
+
+def refuse_unserved(body: Body) -> None:
+    """Raises RequestRefused for the first field that would have to be ignored."""
+    for name, asks_for_nothing in FIELDS.items():
+        if name in body and not asks_for_nothing(body[name]):
+            raise RequestRefused(
+                f"`{name}` is not supported for a model that is split over several machines. Leave it out, "
+                "or ask a model that one machine holds.",
+                code="unsupported_parameter",
+                parameter=name,
+            )
+
+
+def refuse_several_prompts(prompt: Any) -> Any:
+    """The one prompt that is asked for. Raises RequestRefused."""
+    if not isinstance(prompt, list):
+        return prompt
+    prompts = cast(list[Any], prompt)
+    if not prompts or isinstance(prompts[0], int):
+        return prompts
+    if len(prompts) > 1:
+        raise RequestRefused(
+            "Several prompts in one request are not supported for a model that is split over several "
+            "machines. Send them one by one.",
+            code="unsupported_parameter",
+            parameter="prompt",
+        )
+    return prompts[0]
+
+
+def refuse_tool_messages(messages: Any) -> None:
+    """Raises RequestRefused for calls of tools and their results among the messages."""
+    for message in cast(list[Any], messages) if isinstance(messages, list) else []:
+        said = cast(Body, message) if isinstance(message, dict) else {}
+        if said.get("tool_calls") or said.get("role") == "tool":
+            raise RequestRefused(
+                "Messages with tool calls are not supported for a model that is split over several machines. "
+                "Tell what was called and what came of it as text.",
+                code="unsupported_parameter",
+                parameter="messages",
+            )
