@@ -82,8 +82,8 @@ class Stage:
         for sequence, position in cut.items():
             if not self._context.can_go_on_at(sequence, position):
                 raise StageBroken(
-                    f"sequence {sequence} cannot go on at position {position}: sliding windows have forgotten "
-                    "what comes before it; drop it whole"
+                    f"sequence {sequence} cannot go on at position {position}: sliding windows have "
+                    "forgotten what comes before it; drop it whole"
                 )
 
 

@@ -1,0 +1,79 @@
+"""A process that computes with engine/llama for a test, which must not load llama.cpp itself.
+
+Counterpart: `computing.py` in the test's process. Calls come pickled over a socket, answers go back.
+"""
+
+import os
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mesh_llm.core.errors import MeshError
+from mesh_llm.engine.llama.context import Context, ContextSettings, NoRoom, rows_of
+from mesh_llm.engine.llama.embedding import EmbeddingTable, TableInFile
+from mesh_llm.engine.llama.library import load_library
+from mesh_llm.engine.llama.model import Model, ModelSettings
+
+
+class Computing:
+    def __init__(self) -> None:
+        self._library = load_library(os.environ)
+        self._context: Context
+        self._table: EmbeddingTable
+
+    def load(self, path: Path, settings: ContextSettings) -> dict[str, Any]:
+        seen: list[float] = []
+        model = Model(self._library, ModelSettings(path), seen.append)
+        self._context = Context(model, settings)
+        names = ("width", "layers", "tokens", "window", "bytes", "context_trained", "takes_rows_apart")
+        return {name: getattr(model, name) for name in names} | {
+            "loaded": seen,
+            "architecture": model.metadata("general.architecture"),
+            "nothing": model.metadata("no.such.key"),
+        }
+
+    def unload(self) -> None:
+        self._context.close()
+        self._context.model.close()
+
+    def decode(self, sequences: list[int], positions: list[int], **inputs: Any) -> np.ndarray:
+        """Logits of all rows."""
+        self._context.decode(rows_of(positions), rows_of(sequences), **inputs)
+        return np.stack([self._context.logits(row) for row in range(len(positions))])
+
+    def hidden(self, sequences: list[int], positions: list[int], **inputs: Any) -> np.ndarray:
+        self._context.decode(rows_of(positions), rows_of(sequences), **inputs)
+        return self._context.hidden(len(positions)).copy()
+
+    def logits(self, row: int) -> np.ndarray:
+        return self._context.logits(row).copy()
+
+    def table(self, table: TableInFile) -> None:
+        self._table = EmbeddingTable(self._library, table)
+
+    def rows(self, tokens: list[int]) -> np.ndarray:
+        return self._table.rows(rows_of(tokens))
+
+    def memory(self, method: str, *arguments: int) -> Any:
+        return getattr(self._context, method)(*arguments)
+
+
+def main() -> None:
+    with Connection(int(sys.argv[1])) as connection:
+        computing = Computing()
+        while True:
+            try:
+                name, arguments, keywords = connection.recv()
+            except EOFError:
+                return
+            try:
+                connection.send((True, getattr(computing, name)(*arguments, **keywords)))
+            except (MeshError, NoRoom, IndexError) as error:
+                connection.send((False, f"{type(error).__name__}: {error}"))
+
+
+if __name__ == "__main__":
+    main()
