@@ -48,6 +48,12 @@ class Computing:
         self._context.decode(rows_of(positions), rows_of(sequences), **inputs)
         return self._context.hidden(len(positions)).copy()
 
+    def fill(self, sequences: list[int], positions: list[int], **inputs: Any) -> None:
+        """Of the last row alone logits are wanted, and not asked for."""
+        outputs = np.zeros(len(positions), np.int8)
+        outputs[-1] = 1
+        self._context.decode(rows_of(positions), rows_of(sequences), outputs=outputs, **inputs)
+
     def logits(self, row: int) -> np.ndarray:
         return self._context.logits(row).copy()
 
