@@ -28,11 +28,12 @@ def _worst(group: BaseExceptionGroup) -> BaseException:
     for kind in (PeerError, Refused):
         some = expected.subgroup(kind)
         if some is not None:
-            return kind(str(_first(some)))
-    return Unreachable(str(_first(expected)))
+            return kind(str(first_of(some)))
+    return Unreachable(str(first_of(expected)))
 
 
-def _first(error: BaseException) -> BaseException:
+def first_of(error: BaseException) -> BaseException:
+    """Of a group, however deep."""
     while isinstance(error, BaseExceptionGroup):
         error = cast("tuple[BaseException, ...]", error.exceptions)[0]
     return error

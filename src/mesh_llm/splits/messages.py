@@ -27,6 +27,8 @@ ASSIGN_BYTES_MAX = FRAME_BYTES_MAX
 
 MESSAGE_BYTES_MAX = 16 * 1024
 
+RING_HELLO_BYTES_MAX = 1024
+
 PARTS_MAX = 1024
 """llama.cpp numbers the files of a split set with five digits; the largest published sets have some 200."""
 
@@ -175,6 +177,18 @@ class Surveyed(msgspec.Struct, frozen=True, kw_only=True, tag="surveyed", tag_fi
     round_trips: Annotated[tuple[RoundTrip, ...], Meta(max_length=NODES_MAX)] = ()
 
 
+class RingHello(msgspec.Struct, frozen=True, kw_only=True):
+    """The first frame of a RING stream, from the stage before; answered by WELCOME, or refused."""
+
+    ring: RingId
+    session: SessionId
+    stage: Annotated[int, Meta(ge=0, le=NODES_MAX)]
+    """Of who is addressed; 0 for the head."""
+
+
+WELCOME = b"\x01"
+"""The answer to a `RingHello`; from then on the frames are bytes of the ring, cut anyhow."""
+
 FromLeader = Assign | Link | Release | Survey
 FromHolder = Accepted | Declined | Fetching | Loading | Ready | Linked | Unlinked | Lost | Surveyed
 
@@ -189,7 +203,7 @@ class _Kind(msgspec.Struct, frozen=True):
     kind: str = msgspec.field(name="is")
 
 
-def encode(message: FromLeader | FromHolder) -> bytes:
+def encode(message: FromLeader | FromHolder | RingHello) -> bytes:
     return bounded.encode(message)
 
 
@@ -208,6 +222,11 @@ def decode_from_holder(frame: bytes) -> FromHolder | None:
     if not _is_known(frame, MESSAGE_BYTES_MAX):
         return None
     return bounded.decode(frame, _FROM_HOLDER, bytes_max=MESSAGE_BYTES_MAX, what="A holder's word")
+
+
+def decode_ring_hello(frame: bytes) -> RingHello:
+    """Raises PeerError."""
+    return bounded.decode(frame, RingHello, bytes_max=RING_HELLO_BYTES_MAX, what="A ring's hello")
 
 
 def _is_known(frame: bytes, bytes_max: int) -> bool:

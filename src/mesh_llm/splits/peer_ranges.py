@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from mesh_llm.core.errors import DownloadFailed
 from mesh_llm.core.ids import NodeId, short
 from mesh_llm.mesh.transport import Kind, PeerError, Refused, Unreachable
+from mesh_llm.models.stages.ranges import RangeSource
 from mesh_llm.runtime.tasks import unwrapped
 from mesh_llm.splits.holder_link import HolderLink, Open
 from mesh_llm.splits.part_ranges import PartRanges
@@ -33,10 +33,6 @@ class PartFile:
     """Bytes."""
     root: bytes | None = None
     """Of the only manifest to be believed; None: the first that a member has signed."""
-
-
-class RangeSource(Protocol):
-    async def read(self, part: int, offset: int, length: int) -> bytes: ...
 
 
 class PeerRanges:
