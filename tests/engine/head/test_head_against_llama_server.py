@@ -1,0 +1,237 @@
+"""A head that holds all layers beside llama-server with the same file: the same answers."""
+
+import pytest
+
+from tests.engine.head.heads import client, kept, lone_head, together, whole_engine
+
+pytestmark = pytest.mark.real
+
+PROMPTS = (
+    "The capital of France is",
+    "Once upon a time, in a village by the sea,",
+    "def fibonacci(n):\n",
+    "Water boils at",
+    "List three colours:\n1.",
+    "Die Hauptstadt von Deutschland ist",
+    "The derivative of x^2 is",
+    "In 1969, humans first",
+    "Dear Sir or Madam,\n\n",
+    "日本の首都は",
+)
+GREEDY = {"temperature": 0, "max_tokens": 60}
+
+
+@pytest.fixture(scope="module")
+def whole(smollm2):
+    with kept(lambda: whole_engine(smollm2, prompt_cache_mib=0)) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def head(smollm2):
+    with kept(lambda: lone_head(smollm2)) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+async def both(whole, head):
+    async with client(whole) as theirs, client(head) as ours:
+        yield theirs, ours
+
+
+def told(answer):
+    usage = {name: answer["usage"][name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
+    choice = answer["choices"][0]
+    text = choice["text"] if "text" in choice else choice["message"]["content"]
+    return text.removesuffix("\ufffd"), choice["finish_reason"], usage  # half a character, replaced
+
+
+async def test_greedy_answers_are_the_same(both):
+    theirs, ours = both
+    for prompt in PROMPTS:
+        expected = told(await theirs.complete(prompt, cache_prompt=False, **GREEDY))
+        assert told(await ours.complete(prompt, **GREEDY)) == expected
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"seed": 7},
+        {"seed": 8, "temperature": 1.5, "top_k": 0, "top_p": 0.7, "min_p": 0},
+        {"seed": 9, "repeat_penalty": 1.3, "repeat_last_n": 32, "temperature": 0.5},
+        {"seed": 10, "presence_penalty": 0.8, "frequency_penalty": 0.4},
+        {"seed": 11, "typical_p": 0.6, "min_keep": 2},
+        {"seed": 12, "xtc_probability": 0.5, "xtc_threshold": 0.05, "top_n_sigma": 1.0},
+        {"seed": 13, "dynatemp_range": 0.5, "dynatemp_exponent": 1.2},
+        {"seed": 14, "logit_bias": {"28": -100, " the": -5}},
+        {"seed": 15, "logit_bias": [[28, False]], "ignore_eos": True},
+        {"temperature": 0, "repeat_penalty": 1.5},
+    ],
+    ids=str,
+)
+async def test_what_is_drawn_is_the_same_for_the_same_seed(both, fields):
+    theirs, ours = both
+    asked = {"prompt": PROMPTS[1], "max_tokens": 40, **fields}
+    first, second = told(await ours.complete(**asked)), told(await ours.complete(**asked))
+    assert first == second
+    assert first == told(await theirs.complete(cache_prompt=False, **asked))
+
+
+async def test_without_a_seed_answers_differ(both):
+    _, ours = both
+    asked = {"prompt": PROMPTS[1], "max_tokens": 30, "temperature": 1.5}
+    assert len({await ours.text(**asked) for _ in range(3)}) > 1
+
+
+@pytest.mark.parametrize("stop", ["\n", ["people", "Paris"], [" of", "zzz"], "The United", [".\n\nThe Un"]])
+async def test_stop_strings_end_an_answer_at_the_same_place(both, stop):
+    theirs, ours = both
+    asked = {"prompt": PROMPTS[0], "stop": stop, **GREEDY}
+    expected = told(await theirs.complete(cache_prompt=False, **asked))
+    assert told(await ours.complete(**asked)) == expected
+    pieces = [event async for event in ours.events("/v1/completions", asked)]
+    assert "".join(piece["choices"][0]["text"] for piece in pieces) == expected[0]
+    assert pieces[-1]["choices"][0]["finish_reason"] == expected[1]
+
+
+async def test_a_chat_is_the_same_whole_and_in_chunks(both):
+    theirs, ours = both
+    asked = {"messages": [{"role": "user", "content": "Name a fruit and say why."}], **GREEDY}
+    status, expected = await theirs.post("/v1/chat/completions", asked)
+    assert status == 200
+    _, got = await ours.post("/v1/chat/completions", asked)
+    assert told(got) == told(expected)
+    streamed = asked | {"stream_options": {"include_usage": True}}
+    their_events = [event async for event in theirs.events("/v1/chat/completions", streamed)]
+    our_events = [event async for event in ours.events("/v1/chat/completions", streamed)]
+    assert shapes(our_events) == shapes(their_events)
+
+
+def shapes(events):
+    """Everything but what differs from answer to answer."""
+    kept = ("choices", "object")
+    return [{name: event[name] for name in kept} | counts(event) for event in events if not is_empty(event)]
+
+
+def is_empty(event):
+    return any(choice["delta"] == {"content": ""} for choice in event["choices"])
+
+
+def counts(event):
+    usage, timings = event.get("usage"), event.get("timings")
+    return {
+        "usage": usage and (usage["prompt_tokens"], usage["completion_tokens"]),
+        "timings": timings and timings["predicted_n"],
+    }
+
+
+async def test_a_stream_without_usage_ends_with_timings(both):
+    _, ours = both
+    asked = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
+    events = [event async for event in ours.events("/v1/chat/completions", asked)]
+    assert events[-1]["timings"]["predicted_n"] == 3 and events[-1]["choices"][0]["finish_reason"] == "length"
+
+
+async def test_prompts_of_token_numbers_are_the_same(both):
+    theirs, ours = both
+    tokens = (await ours.post("/tokenize", {"content": PROMPTS[0], "add_special": True}))[1]["tokens"]
+    assert await ours.text(tokens, **GREEDY) == await theirs.text(PROMPTS[0], **GREEDY)
+    assert await ours.text([tokens], **GREEDY) == await ours.text(PROMPTS[0], **GREEDY)
+
+
+async def test_tokens_are_cut_and_joined_alike(both):
+    theirs, ours = both
+    for text in (*PROMPTS, "<|im_start|>user\nhi<|im_end|>", "👩‍👩‍👧 \x00 ﷽", ""):
+        for extra in ({}, {"add_special": True}, {"parse_special": False}):
+            asked = {"content": text, **extra}
+            cut = await ours.post("/tokenize", asked)
+            assert cut == await theirs.post("/tokenize", asked)
+            back = {"tokens": cut[1]["tokens"]}
+            assert await ours.post("/detokenize", back) == await theirs.post("/detokenize", back)
+
+
+async def test_a_prompt_beyond_the_context_is_refused_alike(both):
+    theirs, ours = both
+    asked = {"prompt": [28] * 2048, "max_tokens": 5}
+    expected = await theirs.post("/v1/completions", asked)
+    assert expected[0] == 400 and expected[1]["error"]["type"] == "exceed_context_size_error"
+    assert await ours.post("/v1/completions", asked) == expected
+
+
+async def test_an_answer_ends_where_the_context_does(both):
+    _, ours = both
+    answer = await ours.complete([28] * 2040, max_tokens=100, ignore_eos=True)
+    assert told(answer)[1:] == (
+        "length",
+        {"prompt_tokens": 2040, "completion_tokens": 8, "total_tokens": 2048},
+    )
+
+
+async def test_whoever_hangs_up_is_computed_for_no_longer(both):
+    _, ours = both
+    long = {"prompt": PROMPTS[1], "max_tokens": 2000, "ignore_eos": True}
+
+    async def begin_and_leave():
+        stream = ours.events("/v1/completions", long)
+        await anext(stream)
+        await stream.aclose()
+
+    await together(*(begin_and_leave() for _ in range(4)))
+    answer = await ours.complete(PROMPTS[0], **GREEDY)
+    assert answer["timings"]["prompt_ms"] < 5_000, "all four sequences would have been busy for a minute"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        ("/v1/completions", {"prompt": "x", "tools": [{}]}, "`tools` is not supported"),
+        ("/v1/completions", {"prompt": "x", "n": 2}, "`n` is not supported"),
+        ("/v1/completions", {"prompt": "x", "grammar": "root ::= x"}, "`grammar`"),
+        ("/v1/completions", {"prompt": "x", "response_format": {"type": "json_object"}}, "`response_format`"),
+        ("/v1/completions", {"prompt": ["x", "y"]}, "one by one"),
+        ("/v1/completions", {"prompt": "x", "temperature": "hot"}, "temperature"),
+        ("/v1/completions", {"prompt": "x", "max_tokens": -5}, "max_tokens"),
+        ("/v1/completions", {"prompt": "x", "repeat_penalty": 0}, "repeat_penalty"),
+        ("/v1/completions", {"prompt": "x", "stop": [7]}, "stop"),
+        ("/v1/completions", {"prompt": [10**9]}, "token that does not exist"),
+        ("/v1/completions", {"prompt": [-1]}, "token that does not exist"),
+        ("/v1/completions", {"prompt": {"text": "x"}}, "tokens"),
+        ("/v1/completions", {"prompt": ""}, "empty"),
+        ("/v1/completions", {}, "prompt"),
+        ("/v1/completions", [], "JSON object"),
+        ("/v1/chat/completions", {"messages": "hi"}, "array"),
+        ("/v1/chat/completions", {"messages": [{"role": "tool", "content": "x"}]}, "tool calls"),
+        ("/v1/chat/completions", {}, "messages"),
+        ("/detokenize", {"tokens": [10**9]}, "does not exist"),
+    ],
+    ids=str,
+)
+async def test_what_cannot_be_answered_is_refused_with_a_reason(both, path, body, says):
+    _, ours = both
+    status, answer = await ours.post(path, body)
+    assert (status, answer["error"]["code"], answer["error"]["type"]) == (400, 400, "invalid_request_error")
+    assert says in answer["error"]["message"]
+
+
+async def test_only_who_has_the_key_is_answered(both):
+    _, ours = both
+    ours.session.headers.pop("Authorization")
+    assert (await ours.post("/v1/completions", {"prompt": "x"}))[0] == 401
+    assert (await ours.get("/props"))[0] == 401
+    assert await ours.get("/health") == (200, {"status": "ok"})
+
+
+async def test_it_says_what_its_template_can_do(both):
+    theirs, ours = both
+    (_, expected), (_, got) = await theirs.get("/props"), await ours.get("/props")
+    for name in ("chat_template", "bos_token", "eos_token", "model_alias", "total_slots"):
+        assert got[name] == expected[name]
+    for name in ("supports_system_role", "supports_string_content", "supports_typed_content"):
+        assert got["chat_template_caps"][name] == expected["chat_template_caps"][name]
+    assert (await ours.get("/v1/models"))[1]["data"][0]["id"] == "test-model"
+
+
+async def test_no_tokens_are_nothing_but_a_count(both):
+    _, ours = both
+    answer = told(await ours.complete(PROMPTS[0], max_tokens=0))
+    assert answer == ("", "length", {"prompt_tokens": 5, "completion_tokens": 0, "total_tokens": 5})
