@@ -17,6 +17,9 @@ from mesh_llm.engine.llama.embedding import EmbeddingTable, TableInFile
 from mesh_llm.engine.llama.library import load_library
 from mesh_llm.engine.llama.model import Model, ModelSettings
 
+TENSOR_BYTES = 368
+"""Of a tensor with its header in a graph (`ggml_tensor_overhead`): the one before lies so far before."""
+
 
 class Computing:
     def __init__(self) -> None:
@@ -53,6 +56,12 @@ class Computing:
         outputs = np.zeros(len(positions), np.int8)
         outputs[-1] = 1
         self._context.decode(rows_of(positions), rows_of(sequences), outputs=outputs, **inputs)
+
+    def mislead(self, rows: int, to: str) -> None:
+        """Let the residual stream be looked for where it is not: nowhere, or at another tensor."""
+        residual: Any = self._context._residual
+        learned = residual._learned[rows]
+        residual._learned[rows] = 1 if to == "nowhere" else learned - TENSOR_BYTES
 
     def logits(self, row: int) -> np.ndarray:
         return self._context.logits(row).copy()

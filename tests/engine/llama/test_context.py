@@ -127,6 +127,24 @@ def test_the_residual_stream_is_given_whole_whatever_is_marked(smollm2):
     assert np.array_equal(rows, again) and np.isfinite(rows).all() and np.ptp(rows) > 1
 
 
+@pytest.mark.parametrize("to", ["nowhere", "another tensor"])
+def test_a_residual_stream_that_has_moved_is_found_again(smollm2, to):
+    with computing.started() as child:
+        child(
+            "load",
+            smollm2,
+            ContextSettings(context=512, batch=32, sequences=2, threads=1, residual="l_out-7"),
+        )
+        child("hidden", *of(0, 6), tokens=PROMPT)
+        first = child("hidden", *of(0, 3, 6), tokens=PROMPT[:3])
+        child("memory", "drop", 0, 6)
+        child("mislead", 3, to)
+        assert np.array_equal(child("hidden", *of(0, 3, 6), tokens=PROMPT[:3]), first)
+        assert child("memory", "last_held", 0) == 8
+        child("memory", "drop", 0, 6)
+        assert np.array_equal(child("hidden", *of(0, 3, 6), tokens=PROMPT[:3]), first)
+
+
 def test_a_residual_stream_that_is_none_is_refused(smollm2):
     with computing.started() as child:
         child(

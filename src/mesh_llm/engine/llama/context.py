@@ -79,8 +79,15 @@ class Context:
         if not 0 < count <= self.settings.batch:
             raise EngineFailed(f"{count} rows do not go into a batch of {self.settings.batch}")
         batch = self._rows.filled(positions, sequences, tokens, hidden, outputs)
+        self._compute(batch, count)
+        if self._residual is not None and self._residual.has_missed():
+            for sequence in np.unique(sequences).tolist():
+                self.drop(sequence, int(positions[sequences == sequence].min()))
+            self._compute(batch, count)
+
+    def _compute(self, batch: declared.Batch, count: int) -> None:
         if self._residual is not None:
-            self._residual.begin()
+            self._residual.begin(count)
         status: int = self._library.llama_decode(self.handle, batch)
         if status == NO_ROOM:
             raise NoRoom(f"the KV cache of {self.settings.context} tokens has no room for {count} more")
