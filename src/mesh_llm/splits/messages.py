@@ -90,6 +90,8 @@ class Assign(msgspec.Struct, frozen=True, kw_only=True, tag="assign", tag_field=
     """Rows of a step at most."""
     kv_type: Annotated[str, Meta(min_length=1, max_length=16, pattern=r"^[a-z0-9_]+\Z")]
     activations: Activations = "f32"
+    memory_bytes: Bytes = 0
+    """What the stage will take, as the leader predicts it; the holder predicts for itself before it loads."""
 
     @property
     def layers(self) -> LayerRange:
