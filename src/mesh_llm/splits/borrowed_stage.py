@@ -1,17 +1,18 @@
 """One stage that another node holds for this one, as long as its STAGE stream lives.
 
-The leader's end of a lease; `hosting.py` is the holder's. Decides nothing: it says what the holder says.
+What `lease.py` hears, as something to wait for. Decides nothing: it says what the holder says.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 
 from mesh_llm.core.ids import NodeId, short
-from mesh_llm.mesh.transport import Kind, PeerError, Refused, Stream, Unreachable
+from mesh_llm.mesh.transport import PeerError, Refused, Unreachable
 from mesh_llm.runtime.bell import Bell
 from mesh_llm.runtime.tasks import beside
-from mesh_llm.splits import messages
+from mesh_llm.splits.holder_link import Open
+from mesh_llm.splits.lease import Lease
 from mesh_llm.splits.messages import (
     Accepted,
     Assign,
@@ -23,8 +24,6 @@ from mesh_llm.splits.messages import (
     Loading,
     Lost,
     Ready,
-    Release,
-    Surveyed,
     Unlinked,
 )
 
@@ -37,9 +36,6 @@ LINK_SECONDS_MAX = 30.0
 FETCHING_SHARE = 0.7
 """Of the progress that is shown: bytes over a network take longer than a load."""
 
-OpenStream = Callable[[NodeId, Kind], AbstractAsyncContextManager[Stream]]
-"""`Mesh.stream`."""
-
 
 class StageLost(Exception):
     """The stage is not to be had, or not any more. Says which, and why."""
@@ -48,9 +44,10 @@ class StageLost(Exception):
 class BorrowedStage:
     """Use as `async with borrowed_stage(...) as stage`: leaving gives it back."""
 
-    def __init__(self, stream: Stream, name: str, on_progress: Callable[[float], None]) -> None:
-        self._stream = stream
-        self._name = name
+    def __init__(self, node: NodeId, name: str, lease: Lease, on_progress: Callable[[float], None]) -> None:
+        self.node = node
+        self.name = name
+        self._lease = lease
         self._on_progress = on_progress
         self._bell = Bell()
         self._accepted = False
@@ -60,10 +57,6 @@ class BorrowedStage:
         self._unlinked: dict[bytes, str] = {}
         """Why the last session ended."""
         self._lost: str | None = None
-
-    @property
-    def node(self) -> NodeId:
-        return self._stream.peer
 
     async def wait_until_accepted(self) -> None:
         """Raises StageLost."""
@@ -79,19 +72,22 @@ class BorrowedStage:
 
     async def link(self, link: Link) -> None:
         """A new life of the ring. Raises StageLost, also where the holder could not link."""
-        await self._send(link)
+        try:
+            await self._lease.link(link)
+        except Unreachable as error:
+            raise StageLost(f"{self.name} {error}") from error
         await self._wait_for(
             lambda: self._linked == link.session or link.session in self._unlinked,
             LINK_SECONDS_MAX,
             "did not link its neighbours",
         )
         if self._linked != link.session:
-            raise StageLost(f"{self._name} could not be linked: {self._unlinked[link.session]}")
+            raise StageLost(f"{self.name} could not be linked: {self._unlinked[link.session]}")
 
     async def wait_until_unlinked(self, session: bytes) -> str:
         """Returns why the session ended. Raises StageLost where the stage went with it."""
         await self._wait_for(lambda: session in self._unlinked, None, "")
-        return f"{self._name}: {self._unlinked[session]}"
+        return f"{self.name}: {self._unlinked[session]}"
 
     async def wait_until_lost(self) -> str:
         """Returns why."""
@@ -104,14 +100,9 @@ class BorrowedStage:
     async def listen(self) -> None:
         """To the end of the lease."""
         try:
-            while (frame := await self._stream.receive()) is not None:
-                said = messages.decode_from_holder(frame)
-                if said is not None:
-                    self._take(said)
-            self._lose("ended the lease")
-        except Refused as refused:
-            self._lose(f"refused: {refused}")
-        except (Unreachable, PeerError) as error:
+            while self._lost is None:
+                self._take(await self._lease.hear())
+        except (Unreachable, Refused, PeerError) as error:
             self._lose(str(error) or "cannot be reached")
 
     def _take(self, said: FromHolder) -> None:
@@ -132,19 +123,13 @@ class BorrowedStage:
                 self._unlinked = {session: reason}
             case Declined(reason=reason) | Lost(reason=reason):
                 self._lose(reason)
-            case Surveyed():
+            case _:
                 raise PeerError("an answer to what was not asked")
         self._bell.ring()
 
     def _lose(self, reason: str) -> None:
-        self._lost = self._lost or f"{self._name} {reason}"
+        self._lost = self._lost or f"{self.name}: {reason}"
         self._bell.ring()
-
-    async def _send(self, message: Assign | Link | Release) -> None:
-        try:
-            await self._stream.send(messages.encode(message))
-        except Unreachable as error:
-            self._lose(str(error))
 
     async def _wait_for(self, holds: Callable[[], bool], seconds_max: float | None, otherwise: str) -> None:
         try:
@@ -154,23 +139,22 @@ class BorrowedStage:
                         raise StageLost(self._lost)
                     await self._bell.wait_for_ring()
         except TimeoutError:
-            raise StageLost(f"{self._name} {otherwise} within {seconds_max:.0f} s") from None
+            raise StageLost(f"{self.name} {otherwise} within {seconds_max:.0f} s") from None
 
 
 @asynccontextmanager
 async def borrowed_stage(
-    open_stream: OpenStream, node: NodeId, name: str, assign: Assign, on_progress: Callable[[float], None]
+    open_stream: Open, node: NodeId, name: str, assign: Assign, on_progress: Callable[[float], None]
 ) -> AsyncGenerator[BorrowedStage]:
     """`name` is the node's, for people; `on_progress` gets 0 to 1. Raises StageLost where the node cannot be
-    reached or does not speak of stages."""
+    reached, or speaks of no stages."""
+    name = name or short(node)
     try:
-        async with open_stream(node, Kind.STAGE) as stream:
-            await stream.send(messages.encode(assign))
-            stage = BorrowedStage(stream, name or short(node), on_progress)
+        async with Lease.open(node, assign, open_stream) as lease:
+            stage = BorrowedStage(node, name, lease, on_progress)
             async with beside(listening=stage.listen()):
                 yield stage
             with suppress(Unreachable):
-                await stream.send(messages.encode(Release()))
-                await stream.finish()
+                await lease.release()
     except (Unreachable, Refused) as error:
-        raise StageLost(f"{name or short(node)} cannot hold a stage: {error}") from error
+        raise StageLost(f"{name} cannot hold a stage: {error}") from error
