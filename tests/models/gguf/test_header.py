@@ -69,6 +69,14 @@ def test_a_vocabulary_is_counted_and_not_kept() -> None:
     assert read_header(MemorySource(WHOLE)).metadata["tokenizer.ggml.tokens"] == Skipped("string", 300)
 
 
+def test_each_key_can_be_copied_from_its_span() -> None:
+    header = read_header(MemorySource(WHOLE))
+    packed = [WHOLE[span.offset : span.offset + span.length] for span in header.spans.values()]
+    again = read_header(MemorySource(b"GGUF" + struct.pack("<IQQ", 3, 0, len(packed)) + b"".join(packed)))
+    assert list(header.spans) == list(header.metadata) and again.metadata == header.metadata
+    assert text("token299") in packed[list(header.spans).index("tokenizer.ggml.tokens")]
+
+
 def test_version_2_is_read_as_version_3_is() -> None:
     header = read_header(MemorySource(make([("k", scalar(U8, 7))], version=2)))
     assert (header.version, header.metadata["k"]) == (2, 7)

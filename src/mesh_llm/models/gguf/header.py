@@ -7,7 +7,7 @@ file and against a named limit before memory is taken or a loop begins, and all 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import NoReturn
@@ -53,6 +53,14 @@ _MISTAKEN_FOR_MODELS: dict[bytes, str] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of the file, in bytes."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class Header:
     """All numbers in bytes count from the start of the file."""
 
@@ -66,6 +74,8 @@ class Header:
     """Where the weights begin."""
     bytes_expected: int
     """Where the last tensor ends. A whole file has at least these bytes."""
+    spans: Mapping[str, Span] = field(default_factory=dict[str, Span])
+    """Where each key lies, its name, kind and value together: what is not kept can still be copied."""
 
     @property
     def weights_bytes(self) -> int:
@@ -87,7 +97,7 @@ def read_header(source: ByteSource) -> Header:
     version = _version(cursor, source)
     tensor_count = cursor.u64("the number of tensors")
     key_count = cursor.u64("the number of keys")
-    metadata, alignment = _metadata(cursor, key_count)
+    metadata, spans, alignment = _metadata(cursor, key_count)
     tensors = _tensors(cursor, tensor_count, alignment)
     data_offset = _padded(cursor.offset, alignment) if tensors else cursor.offset
     expected = data_offset + (tensors[-1].offset + tensors[-1].bytes if tensors else 0)
@@ -96,7 +106,7 @@ def read_header(source: ByteSource) -> Header:
             f"{source.name} is cut off: it has {source.size:,} of {expected:,} bytes,"
             f" {expected - source.size:,} are missing. Delete the file and fetch the model again."
         )
-    return Header(source.name, version, metadata, tensors, alignment, data_offset, expected)
+    return Header(source.name, version, metadata, tensors, alignment, data_offset, expected, spans)
 
 
 def _version(cursor: Cursor, source: ByteSource) -> int:
@@ -128,20 +138,23 @@ def _refuse_stranger(source: ByteSource, start: bytes) -> NoReturn:
     )
 
 
-def _metadata(cursor: Cursor, count: int) -> tuple[dict[str, Value], int]:
+def _metadata(cursor: Cursor, count: int) -> tuple[dict[str, Value], dict[str, Span], int]:
     _check_count(cursor, count, KEYS_MAX, _KEY_BYTES_MIN, "keys")
     values = ValueReader(cursor)
     metadata: dict[str, Value] = {}
+    spans: dict[str, Span] = {}
     alignment = ALIGNMENT_DEFAULT
     for _ in range(count):
+        start = cursor.offset
         key = _name(cursor, KEY_BYTES_MAX, "the name of a key")
         if not key or key in metadata:
             cursor.damaged(f"the key `{key}` occurs twice" if key else "a key has no name")
         kind = cursor.u32(f"the kind of `{key}`")
         metadata[key] = value = values.read(kind, key)
+        spans[key] = Span(start, cursor.offset - start)
         if key == ALIGNMENT_KEY:
             alignment = _alignment(cursor, kind, value)
-    return metadata, alignment
+    return metadata, spans, alignment
 
 
 def _alignment(cursor: Cursor, kind: int, value: Value) -> int:
