@@ -11,6 +11,7 @@ from random import Random
 
 from mesh_llm.core.ids import NodeId
 from mesh_llm.mesh.iroh_transport import IrohTransport
+from mesh_llm.mesh.neighbour import Reach
 from mesh_llm.mesh.network.memory_transport import MemoryNetwork
 from mesh_llm.mesh.transport import (
     Connection,
@@ -62,6 +63,11 @@ class Villager:
         except PeerError as error:
             self.errors.append(error)
             raise
+
+    def reach_of(self, node: NodeId) -> Reach | None:
+        """As `Mesh.reach_of`."""
+        known = self._known.get(node)
+        return Reach(known.round_trip_s, known.is_relayed) if known else None
 
     async def met(self, node: NodeId, theirs: Connection) -> None:
         """Both sides know each other from here on, as after their hellos."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from mesh_llm.core.ids import NodeId, short
 from mesh_llm.mesh.transport import Kind, PeerError, Stream, Unreachable
 from mesh_llm.runtime.bell import Bell
+from mesh_llm.runtime.tasks import beside
 from mesh_llm.splits.holder_link import Open
 from mesh_llm.splits.messages import WELCOME, RingHello, decode_ring_hello, encode
 
@@ -66,7 +67,8 @@ class RingDoor:
     async def answer(self, stream: Stream) -> None:
         """Until whoever expected the stream lets go of it. Raises PeerError, Unreachable."""
         hello = await self._hello_of(stream)
-        place = await self._place_for(hello, stream.peer)
+        async with beside(departure=_watch_for_departure(stream)):
+            place = await self._place_for(hello, stream.peer)
         if place is None:
             await stream.refuse("No ring with this session is set up here.")
         elif place.previous != stream.peer:
@@ -98,6 +100,12 @@ class RingDoor:
             finally:
                 self._waiting[peer] -= 1
         return self._places.get(hello)
+
+
+async def _watch_for_departure(stream: Stream) -> None:
+    """Raises Unreachable where who waits has gone; it says nothing before it is welcome."""
+    await stream.receive()
+    raise PeerError("bytes of a ring before the welcome")
 
 
 @asynccontextmanager

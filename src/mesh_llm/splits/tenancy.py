@@ -96,8 +96,10 @@ class Supplies(Protocol):
     def obtain(
         self, assign: Assign, on_fetched: Callable[[float], None]
     ) -> AbstractAsyncContextManager[Path]:
-        """The stage's file, kept as long as it is entered; `on_fetched` hears how much of it is there, 0 to 1.
-        Entering raises MeshError, and is cancelled where the leader goes."""
+        """The stage's file, kept as long as it is entered; `on_fetched` hears how much of it is there, to 1.
+
+        Entering raises MeshError, and is cancelled where the leader goes.
+        """
         ...
 
     def launch(
