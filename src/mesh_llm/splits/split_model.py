@@ -1,0 +1,214 @@
+"""The life of a model that this node would run over several: who leads, a plan, its assembly, the next plan.
+
+To the gateway it is a backend, as a supervisor is. While another node leads, that one's answers come through
+the mesh, and this one lends it memory if asked.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Protocol
+
+from mesh_llm.core.errors import MeshError
+from mesh_llm.core.ids import NodeId, short
+from mesh_llm.core.serving import (
+    Condition,
+    Endpoint,
+    Failed,
+    Loading,
+    Ready,
+    Restarting,
+    ServedModel,
+    Waiting,
+)
+from mesh_llm.core.stages import SplitClaim, StageHolding
+from mesh_llm.planner.split_plan import Measure, Plan, Stages, Wait, Whole
+from mesh_llm.runtime.bell import Bell
+from mesh_llm.runtime.clock import Clock
+from mesh_llm.splits.assembly import Assembly, LaunchHead, Site
+from mesh_llm.splits.borrowed_stage import StageLost
+from mesh_llm.splits.claims import Candidacy, Follow, Lead, Settling
+from mesh_llm.splits.split_source import SplitSource
+
+logger = logging.getLogger(__name__)
+
+LOOKS_APART_S = 1.0
+"""Between two looks at the claims of others; also rung by every change of the mesh."""
+
+PLANS_APART_S = 5.0
+"""Between two plans while memory is missing, and after one that failed to come about."""
+
+
+class Scene(Protocol):
+    """What the mesh looks like to who would lead."""
+
+    def claims(self, model: str) -> Mapping[NodeId, SplitClaim]:
+        """Of all other living members, of this model."""
+        ...
+
+    async def plan(self) -> Plan:
+        """Asks the candidates, and plans. Raises MeshError where it can never be split as wished."""
+        ...
+
+
+class SplitModel:
+    def __init__(
+        self,
+        model: ServedModel,
+        source: SplitSource,
+        site: Site,
+        scene: Scene,
+        launch_head: LaunchHead,
+        room_bytes: int,
+        clock: Clock,
+        changes: Bell,
+        on_change: Callable[[], None],
+    ) -> None:
+        """`changes` rings when members or their claims change; `on_change` is told when `condition` or
+        `claim` has become another."""
+        self.model = model
+        self.condition: Condition = Waiting("it looks around who else wants to run it")
+        self._source = source
+        self._site = site
+        self._scene = scene
+        self._launch_head = launch_head
+        self._candidacy = Candidacy(site.me, source.identity, room_bytes)
+        self._clock = clock
+        self._changes = changes
+        self._on_change = on_change
+        self._changed = Bell()
+        self._last_end = "it broke off the answer without a word"
+
+    def __repr__(self) -> str:
+        return f"<SplitModel {self.model.name} {self.condition}>"
+
+    @property
+    def claim(self) -> SplitClaim:
+        return self._candidacy.claim
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            match self._standing():
+                case Lead():
+                    await self._lead()
+                case Follow(leader):
+                    self._become(Waiting(f"{self._name_of(leader)} runs it; ask any node of the mesh"))
+                    await self._wait(LOOKS_APART_S)
+                case Settling(until):
+                    left = LOOKS_APART_S if until is None else max(0.0, until - self._clock.monotonic())
+                    await self._wait(min(left, LOOKS_APART_S))
+
+    async def explain_failure(self) -> str:
+        """Why an answer was broken off: the reason of the ring's end, once it is known, or the last one."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOKS_APART_S):
+                while isinstance(self.condition, Ready):
+                    await self._changed.wait_for_ring()
+        return self._last_end
+
+    # -- leading -------------------------------------------------------------------------------------------
+
+    async def _lead(self) -> None:
+        """Until another one leads, or there must be a new plan."""
+        async with asyncio.TaskGroup() as tasks:
+            leading = tasks.create_task(self._plan_and_run(), name=f"split {self.model.name}")
+            yielding = tasks.create_task(self._wait_for_better(), name="claims")
+            await asyncio.wait((leading, yielding), return_when=asyncio.FIRST_COMPLETED)
+            leading.cancel()
+            yielding.cancel()
+
+    async def _wait_for_better(self) -> None:
+        while isinstance(self._standing(), Lead):
+            await self._wait(LOOKS_APART_S)
+
+    async def _plan_and_run(self) -> None:
+        try:
+            plan = await self._scene.plan()
+        except MeshError as refusal:
+            self._become(Failed(str(refusal)))
+            await asyncio.Event().wait()
+            return
+        match plan:
+            case Stages():
+                await self._assemble(plan)
+            case Wait(because=because) | Measure(because=because) | Whole(because=because):
+                if self.condition != Waiting(because):
+                    logger.warning("%s: %s", self.model.name, because)
+                self._become(Waiting(because))
+                await self._wait(PLANS_APART_S)
+
+    async def _assemble(self, plan: Stages) -> None:
+        self._show(plan)
+        self._become(Loading(0.0))
+        try:
+            begun = Assembly.begun(plan, self._source, self._site, self._launch_head, self._show_progress)
+            async with begun as assembly:
+                endpoint = await assembly.wait_until_loaded()
+                reason = await assembly.run(lambda: self._up(endpoint), self._down)
+        except (StageLost, MeshError) as failure:
+            reason = str(failure)
+        self._candidacy.serving(False)
+        self._last_end = reason
+        logger.warning("%s: %s; a new plan is made", self.model.name, reason)
+        was_up = isinstance(self.condition, Ready | Restarting)
+        self._become(Restarting(reason, 1, retry_after_s=1))
+        await self._wait(LOOKS_APART_S if was_up else PLANS_APART_S)
+
+    def _show(self, plan: Stages) -> None:
+        names = self._site.names()
+        holdings = tuple(
+            StageHolding(stage.node, names.get(stage.node, ""), stage.layers, stage.node == self._site.me)
+            for stage in plan.stages
+        )
+        self.model = replace(
+            self.model,
+            stages=holdings,
+            context_length=plan.context,
+            kv_type=plan.kv_type,
+            slots=plan.sequences,
+        )
+        logger.info("%s: %s", self.model.name, plan.because)
+        for holding in holdings:
+            does = "samples and answers" if holding.is_head else "computes"
+            logger.info("  %s on %s %s", holding.layers, holding.node_name or short(holding.node), does)
+
+    def _show_progress(self, fraction: float) -> None:
+        if isinstance(self.condition, Loading):
+            self._become(Loading(fraction))
+
+    def _up(self, endpoint: Endpoint) -> None:
+        self._candidacy.serving(True)
+        self._become(Ready(endpoint))
+        logger.info("%s is ready", self.model.name)
+
+    def _down(self, reason: str) -> None:
+        self._last_end = reason
+        self._become(Restarting(reason, 1, retry_after_s=1))
+
+    # ------------------------------------------------------------------------------------------------------
+
+    def _standing(self) -> Lead | Follow | Settling:
+        claims = self._scene.claims(self._source.identity)
+        before = self._candidacy.claim
+        standing = self._candidacy.handle(claims, self._clock.monotonic())
+        if self._candidacy.claim != before:
+            self._on_change()
+        return standing
+
+    def _name_of(self, node: NodeId) -> str:
+        return self._site.names().get(node) or short(node)
+
+    async def _wait(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changes.wait_for_ring()
+
+    def _become(self, condition: Condition) -> None:
+        if condition == self.condition:
+            return
+        self.condition = condition
+        self._changed.ring()
+        self._on_change()
