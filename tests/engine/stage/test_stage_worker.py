@@ -198,7 +198,7 @@ async def test_two_hundred_broken_sessions_leave_nothing_behind(settings):
                         assert [type(frame) async for frame in until_end(ring)] == [Step, Broken]
             async with session(settings, WIDTH) as ring:
                 assert await computes(ring)
-            return process.num_threads(), process.num_fds(), process.memory_info().rss
+                return process.num_threads(), process.num_fds(), process.memory_info().rss
 
         threads, files, memory = await break_sessions(20)
         threads_then, files_then, memory_then = await break_sessions(180)

@@ -1,4 +1,4 @@
-"""Frames over a socket: blocking for the threads of a stage, asynchronous for the head.
+"""Frames over a socket, for threads that may wait and for tasks that may not.
 
 Counterpart: `frames.py` says what the bytes mean. No length is believed before it is held against the shape
 of the ring.

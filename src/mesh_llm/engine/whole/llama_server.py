@@ -8,9 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mesh_llm.core.serving import Endpoint
-from mesh_llm.engine.child import SECRETS as SECRETS
 from mesh_llm.engine.child import EngineChild
-from mesh_llm.engine.child import explain as explain
 from mesh_llm.engine.whole.settings import EngineSettings
 
 STATE = "cmd_child_to_router:state:"
