@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh_llm.core.errors import ModelDamaged
-from mesh_llm.models.gguf.facts import facts_of, read_file_facts
-from mesh_llm.models.gguf.header import Header, read_header
+from mesh_llm.models.gguf.contents import Header, Skipped, Value
+from mesh_llm.models.gguf.facts import read_file_facts
+from mesh_llm.models.gguf.header import read_header
+from mesh_llm.models.gguf.model_facts import facts_of
 from mesh_llm.models.gguf.tensors import STORAGE_TYPES, TensorInfo
-from mesh_llm.models.gguf.values import Skipped, Value
 from tests.models.gguf.gguf_bytes import STRING, U32, MemorySource, Tensor, gguf_bytes, scalar
 
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh_llm.core.errors import ModelDamaged, ModelNotFound
+from mesh_llm.models.gguf.contents import Skipped
 from mesh_llm.models.gguf.header import read_file_header, read_header
-from mesh_llm.models.gguf.values import Skipped
 from tests.models.gguf.gguf_bytes import (
     ARRAY,
     BOOL,

@@ -6,9 +6,9 @@ import gguf
 import numpy as np
 import pytest
 
-from mesh_llm.models.gguf.header import Header, read_file_header
+from mesh_llm.models.gguf.contents import Header, Skipped
+from mesh_llm.models.gguf.header import read_file_header
 from mesh_llm.models.gguf.tensors import STORAGE_TYPES
-from mesh_llm.models.gguf.values import Skipped
 
 OWN_KEYS_OF_THE_PACKAGE = {"GGUF.version", "GGUF.tensor_count", "GGUF.kv_count"}
 

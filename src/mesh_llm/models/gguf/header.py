@@ -6,17 +6,16 @@ Vocabularies are stepped over, never kept. Files come from strangers: every leng
 file and against a named limit before memory is taken or a loop begins, and all damage is `ModelDamaged`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import NoReturn
 
 from mesh_llm.core.errors import ModelDamaged
+from mesh_llm.models.gguf.contents import Header, Span, Value
 from mesh_llm.models.gguf.cursor import Cursor
 from mesh_llm.models.gguf.source import ByteSource, open_file
 from mesh_llm.models.gguf.tensors import STORAGE_TYPES, StorageType, TensorInfo
-from mesh_llm.models.gguf.values import KIND_U32, Value, ValueReader
+from mesh_llm.models.gguf.values import KIND_U32, ValueReader
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -50,36 +49,6 @@ _MISTAKEN_FOR_MODELS: dict[bytes, str] = {
     b"PK": "a ZIP or PyTorch archive, not a GGUF file: fetch the GGUF form of this model",
     b"ggjt": "a GGML file from before August 2023: fetch the GGUF form of this model",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A stretch of the file, in bytes."""
-
-    offset: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """All numbers in bytes count from the start of the file."""
-
-    name: str
-    """Of the source it was read from."""
-    version: int
-    metadata: Mapping[str, Value]
-    tensors: tuple[TensorInfo, ...]
-    alignment: int
-    data_offset: int
-    """Where the weights begin."""
-    bytes_expected: int
-    """Where the last tensor ends. A whole file has at least these bytes."""
-    spans: Mapping[str, Span] = field(default_factory=dict[str, Span])
-    """Where each key lies, its name, kind and value together: what is not kept can still be copied."""
-
-    @property
-    def weights_bytes(self) -> int:
-        return sum(tensor.bytes for tensor in self.tensors)
 
 
 def read_file_header(path: Path) -> Header:

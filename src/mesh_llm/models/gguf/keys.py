@@ -6,7 +6,7 @@ Strangers fill in headers, so a value of the wrong kind or size is ModelDamaged 
 from collections.abc import Mapping
 
 from mesh_llm.core.errors import ModelDamaged
-from mesh_llm.models.gguf.values import Skipped, Value
+from mesh_llm.models.gguf.contents import Skipped, Value
 
 NUMBER_MAX = 2**32 - 1
 """llama.cpp keeps all of them in 32 bits."""

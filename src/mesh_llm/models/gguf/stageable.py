@@ -6,7 +6,7 @@ An architecture that is not in the table is not cut.
 from collections.abc import Sequence
 
 from mesh_llm.core.stages import Cuttable
-from mesh_llm.models.gguf.header import Header
+from mesh_llm.models.gguf.contents import Header
 
 
 def cuttable(parts: Sequence[Header]) -> Cuttable:

@@ -4,10 +4,9 @@ Counterpart of the key-value part of llama.cpp's gguf.cpp. What a key means is k
 """
 
 import struct
-from dataclasses import dataclass
-from typing import Literal
 
 from mesh_llm.core.quantities import MIB
+from mesh_llm.models.gguf.contents import Scalar, Skipped, Value
 from mesh_llm.models.gguf.cursor import Cursor
 
 ARRAY_ENTRIES_KEPT_MAX = 4096
@@ -31,17 +30,6 @@ _ENTRY_BYTES = 32
 _STRING = 8
 _ARRAY = 9
 
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A value that is not kept: an array of `count` entries of a kind, or a `text` of `count` bytes."""
-
-    kind: Literal["number", "string", "text"]
-    count: int
-
-
-Scalar = int | float | bool | str
-Value = Scalar | tuple[Scalar, ...] | Skipped
 
 _NUMBERS: dict[int, struct.Struct] = {
     0: struct.Struct("<B"),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mesh_llm.core.stages import LayerRange
-from mesh_llm.models.gguf.header import Header
+from mesh_llm.models.gguf.contents import Header
 
 
 @dataclass(frozen=True, slots=True)

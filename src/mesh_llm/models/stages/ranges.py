@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mesh_llm.models.gguf.header import Header
+from mesh_llm.models.gguf.contents import Header
 
 
 class RangeSource(Protocol):

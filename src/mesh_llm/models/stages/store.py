@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mesh_llm.core.progress import Report, ignore
 from mesh_llm.core.stages import LayerRange
-from mesh_llm.models.gguf.header import Header
+from mesh_llm.models.gguf.contents import Header
 from mesh_llm.models.places import ModelPlaces
 from mesh_llm.models.stages.ranges import RangeSource
 
