@@ -7,6 +7,7 @@ no node holds layers of one model for two leaders, and none lends more than it h
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from math import inf
 
 from mesh_llm.core.ids import NodeId
 from mesh_llm.core.quantities import GIB, MIB
@@ -256,7 +257,7 @@ class SplitMesh:
         return self.splitters[self.mesh.names[node]]
 
     def view_of(self, splitter: Splitter) -> SplitView:
-        """Living members that lend, in their own words; all near to each other."""
+        """Living members that lend, in their own words; near to each other or out of reach."""
         node = splitter.node
         adverts = [node.adverts.get(other) for other in node.membership.living()]
         hosts = [
@@ -265,7 +266,10 @@ class SplitMesh:
             if advert is not None and self.mesh.names[advert.node] in self.splitters
         ]
         nodes = [node.id, *(host.node for host in hosts)]
-        trips = {pair(one, other): 0.002 for one, other in combinations(nodes, 2)}
+        trips = {
+            pair(one, other): 0.002 if self._reach(self.mesh.names[one], self.mesh.names[other]) else inf
+            for one, other in combinations(nodes, 2)
+        }
         return SplitView(StageHost(node.id, splitter.room), tuple(hosts), trips)
 
     def ask(self, loan: Loan, ring: Ring) -> None:
@@ -279,10 +283,10 @@ class SplitMesh:
                 self.mesh.world.after(GUARD_S, broken)
                 return
             refusal = loan.holder.asked(loan)
-            self.check()
             if refusal is None:
                 self.loans.append(loan)
                 self._guard(loan)
+            self.check()
             answer = lambda: loan.leader.heard(loan, ring, refusal)  # noqa: E731
             self.mesh.world.stream(holder, leader, answer, broken)
 
@@ -299,8 +303,7 @@ class SplitMesh:
         if not loan.holder_keeps:
             return
         reached = all(node.runs for node in ends) and loan.leader_keeps
-        reached = reached and self.mesh.world.reaches(ends[0].name, ends[1].name)
-        reached = reached and self.mesh.world.reaches(ends[1].name, ends[0].name)
+        reached = reached and self._reach(ends[0].name, ends[1].name)
         now = self.mesh.world.now
         if reached:
             loan.silent_since = None
@@ -311,6 +314,9 @@ class SplitMesh:
             loan.leader.lost(loan)
             return
         self.mesh.world.after(1.0, lambda: self._guard(loan))
+
+    def _reach(self, one: str, other: str) -> bool:
+        return self.mesh.world.reaches(one, other) and self.mesh.world.reaches(other, one)
 
     def check(self) -> None:
         for name, one in sorted(self.splitters.items()):

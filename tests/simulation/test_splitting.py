@@ -3,6 +3,7 @@
 from tests.simulation.mesh import settled_mesh_of
 from tests.simulation.seeds import every_seed
 from tests.simulation.splitting import SplitMesh
+from tests.simulation.world import NetworkConditions
 
 AGREED_S = 15
 """Claims settle, memory is lent, stages are loaded; once more if the first plan met an old lease."""
@@ -16,7 +17,7 @@ def split_mesh(count: int, seed: int, rooms: float | list[float], wanting: int, 
     """The first `wanting` start the model within a breath; the others lend memory."""
     split = SplitMesh(settled_mesh_of(count, seed))
     if conditions:
-        split.mesh.world.set_conditions(type(split.mesh.world.conditions)(**conditions))
+        split.mesh.world.set_conditions(NetworkConditions(**conditions))
     sizes = rooms if isinstance(rooms, list) else [rooms] * count
     for place in reversed(range(count)):
         split.add(f"n{place}", sizes[place], wants=False) if place >= wanting else None
@@ -143,4 +144,15 @@ def test_a_leader_that_stood_still_yields_when_it_goes_on(seed):
     (leader,) = split.serving()
     split.mesh.pause(leader, split.mesh.world.chance.uniform(12, 40))
     split.mesh.world.run_for(60)
+    split.mesh.world.run_until(split.one_serves, within=HEALED_S)
+
+
+@every_seed
+def test_where_word_comes_too_late_two_lead_for_a_while_and_memory_is_lent_to_one(seed):
+    split = split_mesh(3, seed, rooms=[7, 7, 14], wanting=2, latency_min=0.3, latency_max=2.5, loss=0.4)
+    split.mesh.world.cut("n0", "n1")
+    split.mesh.world.cut("n1", "n0")
+    split.mesh.world.run_for(split.mesh.world.chance.uniform(10, 40))
+    split.mesh.world.set_conditions(NetworkConditions())
+    split.mesh.world.heal()
     split.mesh.world.run_until(split.one_serves, within=HEALED_S)
