@@ -235,3 +235,30 @@ async def test_no_tokens_are_nothing_but_a_count(both):
     _, ours = both
     answer = told(await ours.complete(PROMPTS[0], max_tokens=0))
     assert answer == ("", "length", {"prompt_tokens": 5, "completion_tokens": 0, "total_tokens": 5})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"temperature": 1e-300},
+        {"temperature": 1e9, "top_k": 0, "top_p": 1, "min_p": 0},
+        {"temperature": 0, "dynatemp_range": 1},
+        {"temperature": 0.5, "dynatemp_range": 0.5, "dynatemp_exponent": -5},
+        {"temperature": 1, "dynatemp_range": 1e9, "dynatemp_exponent": 1e9},
+        {"dynatemp_range": -1},
+        {"repeat_penalty": 1e9, "repeat_last_n": 2**31 - 1},
+        {"repeat_penalty": 1e-6, "frequency_penalty": -1e9, "presence_penalty": 1e9},
+        {"logit_bias": {str(token): False for token in range(4000)}},
+        {"logit_bias": {"28": 1e308, "29": -1e308}, "temperature": 1e-5},
+        {"ignore_eos": True, "logit_bias": {"28": 1e9}, "top_p": 0, "typical_p": 0, "min_p": 1},
+        {"top_n_sigma": 0}, {"top_n_sigma": 1e-9}, {"typical_p": -1}, {"typical_p": 1e-9},
+        {"xtc_probability": 1, "xtc_threshold": 0, "min_keep": 2**31 - 1},
+        {"top_k": 2**31 - 1, "seed": 2**63}, {"top_k": 1, "top_p": 0},
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_numbers_at_the_edge_end_no_engine(both, fields):
+    _, ours = both
+    status, _ = await ours.post("/v1/completions", {"prompt": "x", "max_tokens": 5, **fields})
+    assert status in (200, 400)
+    assert (await ours.get("/health"))[0] == 200

@@ -96,13 +96,13 @@ def _in_form(content: str | list[Message], forms: ContentForms) -> str | list[Me
     return content if forms.parts else plain_text(content)
 
 
-def plain_text(content: str | list[Message]) -> str:
-    """Parts in lines; an empty beginning adds none."""
+def plain_text(content: str | list[Message], between: str = "\n") -> str:
+    """Parts with `between` them; an empty beginning counts for none."""
     if isinstance(content, str):
         return content
     text = ""
     for part in content:
-        text += ("\n" if text else "") + part["text"]
+        text += (between if text else "") + part["text"]
     return text
 
 

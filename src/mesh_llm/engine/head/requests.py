@@ -2,7 +2,6 @@
 reads, with its names, bounds and defaults. Pure.
 """
 
-import math
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -18,6 +17,15 @@ SEEDS = 2**32 - 1
 STOPS_MAX = 64
 STOP_CHARACTERS_MAX = 1000
 BIASES_MAX = 4096
+
+NUMBER_MAX = 1e9
+"""Of any number with a fraction: what llama.cpp makes infinite of it ends in NaN, and that in an abort."""
+
+PENALTY_MIN = 1e-6
+"""Its reciprocal must be finite."""
+
+TEMPERATURE_MIN = 1e-6
+"""A lower one divides logits beyond all floats, and would always draw the likeliest anyway."""
 
 REPEAT_LAST_MAX = 65_536
 """llama.cpp takes memory for all of them at once."""
@@ -117,15 +125,15 @@ def read_as(body: Body, kind: type[S]) -> S:
 def _check_finite(fields: Fields) -> None:
     for name in fields.__struct_fields__:
         value = getattr(fields, name)
-        if isinstance(value, float) and not math.isfinite(value):
-            _refuse(name, "a finite number")
+        if isinstance(value, float) and not -NUMBER_MAX <= value <= NUMBER_MAX:
+            _refuse(name, f"a number of at most {NUMBER_MAX:.0f}")
 
 
 def _check_limits(fields: Fields) -> None:
     tokens_max = fields.tokens_max
     if tokens_max is not None and tokens_max < 0:
         _refuse("max_tokens", "0 or more, or -1 for no limit")
-    if fields.repeat_penalty is not None and fields.repeat_penalty <= 0:
+    if fields.repeat_penalty is not None and fields.repeat_penalty < PENALTY_MIN:
         _refuse("repeat_penalty", "greater than 0")
     for name in ("repeat_last_n", "min_keep"):
         value = getattr(fields, name)
@@ -145,10 +153,11 @@ def sampling_of(fields: Fields, seed: int, biases: tuple[tuple[int, float], ...]
     """`seed` where the request names none; `biases` are already in tokens. Numbers out of range are brought
     into it, as llama-server does."""
     usual = Sampling()
+    temperature = _or(fields.temperature, usual.temperature)
     asked = fields.seed if fields.seed is not None and fields.seed >= 0 else seed
     return Sampling(
         seed=asked % SEEDS,
-        temperature=max(0.0, _or(fields.temperature, usual.temperature)),
+        temperature=temperature if temperature >= TEMPERATURE_MIN else 0.0,
         dynamic_range=_or(fields.dynatemp_range, usual.dynamic_range),
         dynamic_exponent=_or(fields.dynatemp_exponent, usual.dynamic_exponent),
         top_k=min(max(0, _or(fields.top_k, usual.top_k)), 2**31 - 1),
@@ -182,7 +191,13 @@ def biases_in(fields: Fields) -> list[tuple[int | str, float]]:
     """(token number or text, bias): of a text all its tokens are meant. False bans."""
     given = fields.logit_bias or []
     pairs = list(given.items()) if isinstance(given, dict) else given
-    return [(_token(key), NEVER if bias is False else float(bias)) for key, bias in pairs if bias is not True]
+    return [
+        (_token(key), NEVER if bias is False else _bound(bias)) for key, bias in pairs if bias is not True
+    ]
+
+
+def _bound(bias: float) -> float:
+    return min(NUMBER_MAX, max(-NUMBER_MAX, float(bias)))
 
 
 def _token(key: int | str) -> int | str:

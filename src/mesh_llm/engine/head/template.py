@@ -96,7 +96,7 @@ class ChatTemplate:
                 "Cannot have 2 or more assistant messages at the end of the list.", parameter="messages"
             )
         prompt = self._render(before, now, add_generation_prompt=True, extra=extra)
-        return prompt + plain_text(last["content"])
+        return prompt + plain_text(last["content"], between="\n\n")  # common_chat_msg::render_content
 
     def _render(
         self, messages: list[Message], now: datetime, add_generation_prompt: bool, extra: Mapping[str, Any]
