@@ -80,3 +80,5 @@ class Cuttable:
     """A token embedding that is no output head as well: the head looks single rows up in it. 0 where tied."""
     cuts: tuple[int, ...]
     """Where a stage may begin, ascending, without 0."""
+    lengths_refused: tuple[int, ...] = ()
+    """Numbers of layers that no stage may have: the engine would take it for another model."""
