@@ -60,8 +60,8 @@ class Computing:
     def mislead(self, rows: int, to: str) -> None:
         """Let the residual stream be looked for where it is not: nowhere, or at another tensor."""
         residual: Any = self._context._residual
-        learned = residual._learned[rows]
-        residual._learned[rows] = 1 if to == "nowhere" else learned - TENSOR_BYTES
+        _, learned = residual._learned[rows]
+        residual._learned[rows] = (-1, 1 if to == "nowhere" else learned - TENSOR_BYTES)
 
     def logits(self, row: int) -> np.ndarray:
         return self._context.logits(row).copy()

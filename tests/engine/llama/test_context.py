@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -152,8 +154,27 @@ def test_a_residual_stream_that_is_none_is_refused(smollm2):
             smollm2,
             ContextSettings(context=512, batch=32, sequences=1, threads=1, residual="l_out-99"),
         )
-        with pytest.raises(Refused, match="l_out-99 gave 0 bytes for 6 rows"):
+        with pytest.raises(Refused, match="l_out-99 had 0 of 13824 bytes for 6 rows"):
             child("hidden", *of(0, 6), tokens=PROMPT)
         child("load", smollm2, SMALL)
         with pytest.raises(Refused, match="watches no residual"):
             child("hidden", *of(0, 6), tokens=PROMPT)
+
+
+def test_vectors_may_enter_where_the_model_would_put_its_tokens(smollm2):
+    settings = ContextSettings(context=512, batch=32, sequences=1, threads=1, residual="l_out-3")
+    vectors = np.random.default_rng(5).standard_normal((6, 576), np.float32)
+    with computing.started() as child:
+        child("load", smollm2, settings)
+        expected = child("hidden", *of(0, 6), hidden=vectors)
+        child("load", smollm2, replace(settings, entrance="embd"))
+        for _ in range(2):
+            assert np.array_equal(child("hidden", *of(0, 6), hidden=vectors), expected)
+            child("memory", "clear")
+
+
+def test_an_entrance_that_is_none_is_refused_before_wrong_logits_are_given(smollm2):
+    with computing.started() as child:
+        child("load", smollm2, replace(SMALL, entrance="inp_scaled"))
+        with pytest.raises(Refused, match="inp_scaled had 0 of 4608 bytes for 2 rows"):
+            child("decode", *of(0, 2), hidden=np.ones((2, 576), np.float32))

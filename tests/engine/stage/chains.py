@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import itertools
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ def stage_settings(file: Path, layers: int, socket_path: Path, **changes: Any) -
         name=f"stage of {layers}",
         layers=layers,
         residual=f"l_out-{layers - 1}",
+        entrance=None,
         context_length=CONTEXT.context,
         sequences=CONTEXT.sequences,
         batch=CONTEXT.batch,
@@ -140,21 +141,32 @@ def obey(child: Computing, commands: Sequence[Command]) -> None:
 
 @contextlib.asynccontextmanager
 async def chain(
-    source: Path, cuts: Sequence[int], folder: Path, *, scale: float = 1.0, activations: type = np.float32
+    source: Path,
+    cuts: Sequence[int],
+    folder: Path,
+    *,
+    scale: float = 1.0,
+    activations: type = np.float32,
+    entrance: str | None = None,
+    keys: Callable[[int], dict[str, Any]] = lambda _: {},
 ) -> AsyncGenerator[Chain]:
-    """The model cut before each of `cuts`; its last part in a plain child."""
+    """The model cut before each of `cuts`; its last part in a plain child. `keys`: what a stage that begins
+    at that layer has other than the source."""
     bounds = [0, *cuts, layers_of(source)]
     ranges = list(itertools.pairwise(bounds))
-    files = [write_stage(source, folder / f"{first}-{end}.gguf", first, end) for first, end in ranges]
+    files = [
+        write_stage(source, folder / f"{first}-{end}.gguf", first, end, **keys(first))
+        for first, end in ranges
+    ]
     table = embedding_of(source)
     async with contextlib.AsyncExitStack() as stack:
         rings = []
         for (first, end), file in zip(ranges[:-1], files[:-1], strict=True):
-            settings = stage_settings(file, end - first, folder / f"{first}.sock")
+            settings = stage_settings(file, end - first, folder / f"{first}.sock", entrance=entrance)
             await stack.enter_async_context(running_stage(settings))
             rings.append(await stack.enter_async_context(session(settings, table.width)))
         last = stack.enter_context(computing.started())
-        last("load", files[-1], CONTEXT)
+        last("load", files[-1], replace(CONTEXT, entrance=entrance))
         last("table", table)
         yield Chain(rings, last, np.float32(scale), activations)
 

@@ -30,8 +30,10 @@ def embedding_of(source: Path) -> TableInFile:
     return TableInFile(source, int(table.data_offset), int(table.tensor_type), width, rows)
 
 
-def write_stage(source: Path, path: Path, first: int, end: int) -> Path:
-    """Layers [first, end) renumbered from 0. A stage that is not the last has a vocabulary of one token."""
+def write_stage(source: Path, path: Path, first: int, end: int, **keys: Any) -> Path:
+    """Layers [first, end) renumbered from 0. A stage that is not the last has a vocabulary of one token.
+
+    `keys` of the architecture, without its name, get another value than the source has."""
     reader = _read(source)
     architecture = reader.fields["general.architecture"].contents()
     layers = int(reader.fields[f"{architecture}.block_count"].contents())
@@ -42,7 +44,7 @@ def write_stage(source: Path, path: Path, first: int, end: int) -> Path:
             continue
         if not is_last and (key.startswith("tokenizer.") or key == f"{architecture}.vocab_size"):
             continue
-        value: Any = field.contents()
+        value: Any = keys.get(key.removeprefix(f"{architecture}."), field.contents())
         if key == f"{architecture}.block_count":
             value = end - first
         if field.types[0] == gguf.GGUFValueType.ARRAY:

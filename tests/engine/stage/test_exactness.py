@@ -1,21 +1,25 @@
 """A chain of stages gives what the whole model gives, to the last bit."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mesh_llm.engine.ring.frames import Command, Operation
 from tests.engine.stage.chains import chain, obey, whole
+from tests.tiny_models import TINY_MODELS, WIDTH, write_tiny_model
 
 pytestmark = pytest.mark.real
 
 PROMPT_TOKENS, CHUNK, NEW_TOKENS = 40, 16, 20
 
 
-async def greedy_differences(whole_model, chain_of_stages) -> list[np.ndarray]:
+async def greedy_differences(whole_model, chain_of_stages, vocabulary: int = 1000) -> list[np.ndarray]:
     """Of all logits of each step, over a prompt in chunks and 20 tokens more that the whole model chooses."""
-    prompt = [token % 997 + 3 for token in range(7, 7 + 31 * PROMPT_TOKENS, 31)]
+    prompt = [token % (vocabulary - 3) + 3 for token in range(7, 7 + 31 * PROMPT_TOKENS, 31)]
     chunks = [prompt[at : at + CHUNK] for at in range(0, PROMPT_TOKENS, CHUNK)]
     expected, differences = np.empty(0), list[np.ndarray]()
     for _ in range(len(chunks) + NEW_TOKENS):
@@ -93,3 +97,45 @@ async def largest_difference(source, folder, steps) -> float:
                 got = await stages.decode(sequences, positions, tokens, *commands)
                 differences.append(np.abs(expected - got))
     return largest(differences)
+
+
+@dataclass(frozen=True)
+class Cutting:
+    cuts: tuple[int, ...] = (2, 4)
+    scale: float = 1.0
+    entrance: str | None = None
+    keys: Callable[[int], dict[str, Any]] = lambda _: {}
+
+
+CUTTINGS = {
+    "llama": Cutting(),
+    "qwen2": Cutting(),
+    "qwen3": Cutting((1, 2, 3)),
+    "qwen3moe": Cutting(),
+    "gemma2": Cutting(scale=math.sqrt(WIDTH), entrance="inp_scaled"),
+    "gemma3": Cutting((6,), scale=math.sqrt(WIDTH)),
+    "phi3": Cutting(),
+    "glm4": Cutting(entrance="embd"),
+    "gpt-oss": Cutting(),
+    "granite": Cutting(scale=12.0, keys=lambda _: {"embedding_scale": 1.0}),
+    "smollm3": Cutting((4,)),
+    "deepseek2": Cutting(keys=lambda first: {"leading_dense_block_count": max(0, 2 - first)}),
+}
+
+
+@pytest.mark.parametrize("architecture", TINY_MODELS)
+async def test_a_tiny_model_of_each_architecture_in_stages_equals_the_whole(tmp_path, architecture):
+    cutting = CUTTINGS[architecture]
+    (source,) = write_tiny_model(tmp_path / "whole.gguf", architecture)
+    with whole(source) as model:
+        async with chain(
+            source,
+            cutting.cuts,
+            tmp_path,
+            scale=cutting.scale,
+            entrance=cutting.entrance,
+            keys=cutting.keys,
+        ) as stages:
+            differences = await greedy_differences(model, stages, vocabulary=250)
+            assert len(differences) == 23 and largest(differences) == 0.0
+            assert stages.stages_passed == len(cutting.cuts)

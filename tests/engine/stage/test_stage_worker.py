@@ -74,7 +74,7 @@ async def test_a_stage_loads_tells_how_far_it_is_and_says_its_width_and_memory(s
     ("changes", "reason"),
     [
         ({"layers": 5}, "has 4 layers instead of 5"),
-        ({"residual": "l_out-17"}, "l_out-17 gave 0 bytes"),
+        ({"residual": "l_out-17"}, "l_out-17 had 0 of 2304 bytes"),
         ({"memory_bytes": 10**15}, "needs 1000.0 TB of memory and .* are free now"),
         ({"model_path": "/nowhere.gguf"}, "No such file or directory.*nowhere.gguf cannot be loaded"),
     ],

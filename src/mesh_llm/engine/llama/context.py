@@ -41,6 +41,9 @@ class ContextSettings:
     """Rows of one batch at most whose logits are wanted; 0: all."""
     residual: str | None = None
     """Name of the tensor whose rows `hidden` gives, `l_out-11`; None: nothing is watched."""
+    entrance: str | None = None
+    """Name of the tensor that hidden states are written over where the architecture does not take vectors as
+    they are, `inp_scaled`; None: it does."""
 
 
 class Context:
@@ -73,21 +76,28 @@ class Context:
 
         `positions` and `sequences` are (rows,); `outputs` (rows,) is 1 where logits are wanted, None: all.
         Positions must continue each sequence, and numbers be in range: who gets rows from strangers checks
-        that first. Raises NoRoom, EngineFailed.
+        that first. Raises NoRoom, EngineFailed (also where a tensor of the settings is not of this model).
         """
         count = len(positions)
         if not 0 < count <= self.settings.batch:
             raise EngineFailed(f"{count} rows do not go into a batch of {self.settings.batch}")
-        batch = self._rows.filled(positions, sequences, tokens, hidden, outputs)
-        self._compute(batch, count)
-        if self._residual is not None and self._residual.has_missed():
+        given = None if hidden is None else np.ascontiguousarray(hidden, np.float32)
+        if given is not None and self.settings.entrance is not None:
+            tokens = np.zeros(count, np.int32)  # of any text: what they stand for is replaced
+        batch = self._rows.filled(positions, sequences, tokens, given, outputs)
+        self._compute(batch, given)
+        if self._residual is None:
+            return
+        if self._residual.has_missed():
             for sequence in np.unique(sequences).tolist():
                 self.drop(sequence, int(positions[sequences == sequence].min()))
-            self._compute(batch, count)
+            self._compute(batch, given)
+        self._residual.check()
 
-    def _compute(self, batch: declared.Batch, count: int) -> None:
+    def _compute(self, batch: declared.Batch, given: Floats | None) -> None:
+        count: int = batch.n_tokens
         if self._residual is not None:
-            self._residual.begin(count)
+            self._residual.begin(count, given)
         status: int = self._library.llama_decode(self.handle, batch)
         if status == NO_ROOM:
             raise NoRoom(f"the KV cache of {self.settings.context} tokens has no room for {count} more")
@@ -95,11 +105,8 @@ class Context:
             raise EngineFailed(f"llama_decode failed with {status}")
 
     def hidden(self, rows: int) -> Floats:
-        """(rows, width) of the residual after the last `decode`, a view that the next one overwrites.
-
-        Raises EngineFailed where the tensor did not come by: its name is not of this model.
-        """
-        if self._residual is None:
+        """(rows, width) of the residual after the last `decode`, a view that the next one overwrites."""
+        if self._residual is None or self.settings.residual is None:
             raise EngineFailed("this context watches no residual stream")
         return self._residual.rows(rows)
 
@@ -163,9 +170,9 @@ class Context:
 
 
 def _watched(model: Model, settings: ContextSettings) -> Residual | None:
-    if settings.residual is None:
+    if settings.residual is None and settings.entrance is None:
         return None
-    return Residual(model.library, settings.residual, settings.batch, model.width)
+    return Residual(model.library, settings.entrance, settings.residual, settings.batch, model.width)
 
 
 def _floats_at(address: int, count: int) -> Floats:
@@ -185,7 +192,6 @@ class _Rows:
         first = self._sequences.ctypes.data
         self._sequence_addresses = np.arange(first, first + 4 * batch, 4, dtype=np.uintp)
         self._outputs = np.ones(batch, np.int8)
-        self._vectors: Floats | None = None
         self._batch = declared.Batch(
             pos=self._positions.ctypes.data,
             n_seq_id=self._ones.ctypes.data,
@@ -212,8 +218,7 @@ class _Rows:
             self._tokens[:count] = tokens
             batch.token = self._tokens.ctypes.data
         elif hidden is not None:
-            self._vectors = np.ascontiguousarray(hidden, np.float32)  # kept until the next batch
-            batch.embd = self._vectors.ctypes.data
+            batch.embd = hidden.ctypes.data
             self._spread(count)
         return batch
 

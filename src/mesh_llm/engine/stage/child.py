@@ -73,6 +73,7 @@ def load(settings: StageSettings, parent: Parent) -> Stage:
             threads=settings.threads,
             kv_type=settings.kv_type,
             residual=settings.residual,
+            entrance=settings.entrance,
         ),
     )
     prove(context)

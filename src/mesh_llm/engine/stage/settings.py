@@ -33,6 +33,9 @@ class StageSettings:
     0: not known."""
     socket_path: str
     """Where it listens for the ring; the folder exists and is private."""
+    entrance: str | None = None
+    """Name of the tensor that hidden states are written over where the architecture does not take vectors as
+    they are: `inp_scaled`; None where it does."""
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode()
