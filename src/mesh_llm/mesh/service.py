@@ -142,6 +142,11 @@ class Mesh:
         return self._key.node
 
     @property
+    def key(self) -> NodeKey:
+        """To sign in this node's name."""
+        return self._key
+
+    @property
     def id(self) -> MeshId:
         return self._admission.mesh
 
@@ -283,6 +288,10 @@ class Mesh:
         self._gossiping.tell(Doubted(peer))
 
     # ------------------------------------------------------------------------------------------------------
+
+    def is_member(self, node: NodeId) -> bool:
+        """Whether it may be in, living or not; this node, too."""
+        return node == self.me or node in self._book.nodes()
 
     def names(self) -> dict[NodeId, str]:
         """Every other member that is known, living or not."""

@@ -17,7 +17,7 @@ from mesh_llm.models.library import LocalModel, distinct
 from mesh_llm.models.obtain import obtain
 from mesh_llm.node.settings import Doors, NodeSettings
 from mesh_llm.planner.capacity import memory_for_models, with_devices
-from mesh_llm.planner.fit import BATCH, BATCH_ON_DEVICES, Fit, Wish
+from mesh_llm.planner.fit import BATCH, BATCH_ON_DEVICES, Fit, Wish, least
 from mesh_llm.planner.sharing import fit_all
 from mesh_llm.runtime import hardware
 
@@ -33,7 +33,12 @@ class OwnModels:
         self.machine = hardware.measure(())
         """With its devices once the engine has been asked for them."""
         self.planned = asyncio.Event()
-        """Set when `supervisors` holds all models."""
+        """Set when `supervisors` and `to_split` hold all models."""
+        self.to_split: tuple[LocalModel, ...] = ()
+        """Models that run over several nodes, or would."""
+        self.all_devices: tuple[Device, ...] = ()
+        """That the engine sees, chosen or not."""
+        self._bytes_taken = 0
 
     @property
     def memory_bytes(self) -> int:
@@ -41,6 +46,11 @@ class OwnModels:
         if self._settings.client:
             return 0
         return memory_for_models(self.machine, self._settings.memory_bytes_max)
+
+    @property
+    def room_bytes(self) -> int:
+        """What is left for stages beside the models that this node runs whole."""
+        return max(0, self.memory_bytes - self._bytes_taken) if self.planned.is_set() else 0
 
     def fetching(self) -> tuple[str, ...]:
         """What the person named and is not ready to be loaded yet."""
@@ -51,10 +61,15 @@ class OwnModels:
         models = distinct(
             [await obtain(name, self._settings.places, self._doors.report) for name in self._settings.models]
         )
-        devices, self.machine = await measure_machine(self._settings.devices, self._doors.environment)
-        fits = self._fit(models)
+        self.all_devices, self.machine = await measure_machine(
+            self._settings.devices, self._doors.environment
+        )
+        self.to_split = tuple(model for model in models if self._must_be_split(model))
+        whole = [model for model in models if model not in self.to_split]
+        fits = self._fit(whole)
+        self._bytes_taken = sum(fitted.need.total for fitted in fits)
         self.supervisors = tuple(
-            self._supervise(model, fitted, devices) for model, fitted in zip(models, fits, strict=True)
+            self._supervise(model, fitted) for model, fitted in zip(whole, fits, strict=True)
         )
         self.planned.set()
         self._on_change()
@@ -77,16 +92,29 @@ class OwnModels:
             self.supervisors = tuple(each for each in self.supervisors if each is not supervisor)
             self._on_change()
 
+    @property
+    def batch(self) -> int:
+        return BATCH_ON_DEVICES if self.machine.devices else BATCH
+
+    def _wish(self) -> Wish:
+        return Wish(self._settings.context_length, self._settings.slots, self.batch)
+
+    def _must_be_split(self, model: LocalModel) -> bool:
+        """Where somebody said so, and where it could not be alone on this machine. Raises RequestRefused."""
+        if self._settings.stages is not None:
+            return True
+        facts = facts_in_memory(model.facts, model.projector)
+        return least(facts, self._wish()).total > self.memory_bytes
+
     def _fit(self, models: Sequence[LocalModel]) -> list[Fit]:
-        batch = BATCH_ON_DEVICES if self.machine.devices else BATCH
-        wish = Wish(self._settings.context_length, self._settings.slots, batch)
+        wish = self._wish()
         needs = [(model.name, facts_in_memory(model.facts, model.projector)) for model in models]
         return list(fit_all(needs, self.memory_bytes, wish))
 
-    def _supervise(self, model: LocalModel, fitted: Fit, devices: Sequence[Device]) -> Supervisor:
+    def _supervise(self, model: LocalModel, fitted: Fit) -> Supervisor:
         served = served_model(model, fitted, self._doors.clock.epoch())
         api_key = f"{self._doors.chance.getrandbits(128):032x}"
-        settings = engine_settings(model, fitted, self.machine, devices, api_key)
+        settings = engine_settings(model, fitted, self.machine, self.all_devices, api_key)
         logger.info(
             "%s: %s, %s; context %d tokens (%s), %d at once; needs %s",
             served.name,

@@ -6,7 +6,7 @@ Apart from `run.py` because of what it imports: half a second in which the engin
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from socket import socket
 
@@ -29,6 +29,7 @@ from mesh_llm.node.belonging import belonging
 from mesh_llm.node.neighbourhood import Neighbourhood
 from mesh_llm.node.own_models import OwnModels
 from mesh_llm.node.settings import Doors, NodeSettings
+from mesh_llm.node.splitting import Splitting
 from mesh_llm.node.verbs import NodeVerbs
 from mesh_llm.runtime.bell import Bell
 from mesh_llm.runtime.listening import listen, port_of
@@ -52,6 +53,8 @@ class Serving:
         ]
         self._mesh: Mesh | None = None
         self._neighbourhood: Neighbourhood | None = None
+        self._splitting: Splitting | None = None
+        self._answers: Mapping[Kind, Callable[[Stream], Awaitable[None]]] = {}
         self._gateway: Gateway
         self._is_shown = False
         """Whether anybody could have asked yet; before, the node is still on its way into the mesh."""
@@ -94,14 +97,17 @@ class Serving:
             self._settings,
             self._doors,
             self._describe,
-            {Kind.TUNNEL: self._answer_tunnel},
+            dict.fromkeys((Kind.TUNNEL, Kind.STAGE, Kind.RING, Kind.BYTES), self._answer),
             self._busy,
             self._changes,
         ) as mesh:
             self._mesh, self._neighbourhood = mesh, Neighbourhood(mesh)
             self._gateway = self._make_gateway()
+            self._splitting = Splitting(self._settings, self._doors, self._models, mesh, self._changes)
+            self._answers = {Kind.TUNNEL: self._gateway.answer, **self._splitting.answers()}
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(mesh.run(), name="mesh")
+                tasks.create_task(self._splitting.run(), name="splitting")
                 tasks.create_task(self._print_invite(mesh), name="invite")
                 tasks.create_task(self._mind_removal(mesh), name="removal")
                 await self._show(api, console)
@@ -139,10 +145,11 @@ class Serving:
 
     def _backends(self) -> Sequence[Backend]:
         external = [backend for server in self._externals for backend in server.backends]
-        return (*self._models.supervisors, *external)
+        split = self._splitting.split_models if self._splitting is not None else ()
+        return (*self._models.supervisors, *split, *external)
 
-    async def _answer_tunnel(self, stream: Stream) -> None:
-        await self._gateway.answer(stream)
+    async def _answer(self, stream: Stream) -> None:
+        await self._answers[stream.kind](stream)
 
     def _busy(self) -> int:
         return self._gateway.busy()
@@ -155,6 +162,7 @@ class Serving:
             memory_bytes=self._models.memory_bytes,
             models=self._gateway.offers(),
             on_disk=() if self._settings.client else tuple(model.name for model in self._on_disk),
+            claims=self._splitting.claims() if self._splitting is not None else (),
         )
 
     async def _print_invite(self, mesh: Mesh) -> None:

@@ -1,0 +1,57 @@
+"""From a model on disk to what its leader knows of it: how it may be cut, and how others know its bytes."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from mesh_llm.models.gguf.contents import Header
+from mesh_llm.models.gguf.header import read_file_header
+from mesh_llm.models.gguf.stageable import cuttable
+from mesh_llm.models.library import LocalModel
+from mesh_llm.models.stages.manifests import Manifests
+from mesh_llm.models.stages.ranges import FileRanges
+from mesh_llm.models.threads import run_to_end
+from mesh_llm.splits.messages import Part
+from mesh_llm.splits.split_source import SplitSource
+
+
+async def local_source(model: LocalModel, manifests: Manifests) -> SplitSource:
+    """Reads each file once to know its chunks, the first time. Raises RequestRefused, ModelDamaged."""
+    headers = await run_to_end(_headers, model.files)
+    how = cuttable(headers)
+    parts = tuple(
+        [await _part(file, sha256, manifests) for file, sha256 in zip(model.files, model.sha256, strict=True)]
+    )
+    return SplitSource(
+        name=model.name,
+        aliases=model.aliases,
+        bytes=model.bytes,
+        identity=identity_of(parts),
+        headers=headers,
+        cuttable=how,
+        parts=parts,
+        ranges=FileRanges(model.files),
+        files=model.files,
+    )
+
+
+def identity_of(parts: Sequence[Part]) -> str:
+    """64 hex digits, the same wherever the files have the same bytes.
+
+    Of their SHA-256 where all are known, else of the roots of their chunks.
+    """
+    known = all(part.sha256 for part in parts)
+    digest = hashlib.sha256(b"sha256" if known else b"chunks")
+    for part in parts:
+        content = part.sha256 if known else (part.root or b"").hex()
+        digest.update(f"\0{part.size}\0{content}".encode())
+    return digest.hexdigest()
+
+
+async def _part(file: Path, sha256: str | None, manifests: Manifests) -> Part:
+    manifest, identity = await manifests.manifest_of(file)
+    return Part(name=file.name, size=identity.bytes, sha256=sha256 or "", root=manifest.root)
+
+
+def _headers(files: Sequence[Path]) -> list[Header]:
+    return [read_file_header(file) for file in files]

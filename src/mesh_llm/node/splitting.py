@@ -1,0 +1,146 @@
+"""Split models as this node takes part in them: leading its own, holding stages for others, giving bytes.
+
+A part of the composition root: it wires `splits` to the engines, the store and the mesh, and holds no policy.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+
+from mesh_llm.core.errors import DoesNotFit, RequestRefused
+from mesh_llm.core.ids import NodeId
+from mesh_llm.core.stages import SplitClaim
+from mesh_llm.mesh.service import Mesh
+from mesh_llm.mesh.transport import Kind, Stream
+from mesh_llm.models.library import LocalModel
+from mesh_llm.models.records import Records
+from mesh_llm.models.stages.manifests import Manifests
+from mesh_llm.models.stages.store import StageStore
+from mesh_llm.node.landlord import NodeLandlord
+from mesh_llm.node.leading import Leading, served_split
+from mesh_llm.node.model_bytes import ModelBytes
+from mesh_llm.node.own_models import OwnModels
+from mesh_llm.node.settings import Doors, NodeSettings
+from mesh_llm.node.split_sources import local_source
+from mesh_llm.runtime.bell import Bell
+from mesh_llm.splits.assembly import Site
+from mesh_llm.splits.byte_serving import ByteServer
+from mesh_llm.splits.hosting import Hosting
+from mesh_llm.splits.leases import Leases
+from mesh_llm.splits.ring_door import RingDoor
+from mesh_llm.splits.split_model import SplitModel
+from mesh_llm.splits.split_source import SplitSource
+from mesh_llm.splits.surveying import Room, Surveyor
+
+
+class Splitting:
+    def __init__(
+        self, settings: NodeSettings, doors: Doors, models: OwnModels, mesh: Mesh, changes: Bell
+    ) -> None:
+        self._settings = settings
+        self._doors = doors
+        self._models = models
+        self._mesh = mesh
+        self._changes = changes
+        self.split_models: tuple[SplitModel, ...] = ()
+        self._sources: dict[str, SplitSource] = {}
+        """By identity."""
+        self._manifests = Manifests(Records(settings.places.notes, settings.places.store))
+        self._store = StageStore(settings.places)
+        self._leases = Leases()
+        self._door = RingDoor()
+        self._surveyor = Surveyor(mesh, self._room, mesh.is_member)
+        self._landlord = NodeLandlord(
+            models,
+            self._store,
+            self._leases,
+            self._all_claims,
+            ModelBytes(settings.places, self._manifests, mesh).ranges,
+            doors.environment,
+        )
+        self._hosting = Hosting(self._landlord, self._surveyor, self._door, mesh.stream, changes.ring)
+        self._bytes = ByteServer(mesh.key, self._files_of, self._manifests)
+
+    def answers(self) -> Mapping[Kind, Callable[[Stream], Awaitable[None]]]:
+        """What members may ask of this node."""
+        return {
+            Kind.STAGE: self._hosting.answer,
+            Kind.RING: self._door.answer,
+            Kind.BYTES: self._bytes.answer,
+        }
+
+    def claims(self) -> tuple[SplitClaim, ...]:
+        """For this node's advert."""
+        return tuple(model.claim for model in self.split_models)
+
+    async def run(self) -> None:
+        """Until cancelled. Raises MeshError where a model cannot be split."""
+        await self._models.planned.wait()
+        sources = [await self._source(model) for model in self._models.to_split]
+        self._sources = {source.identity: source for source in sources}
+        self.split_models = tuple(self._split_model(source) for source in sources)
+        self._changes.ring()
+        async with asyncio.TaskGroup() as tasks:
+            for model in self.split_models:
+                tasks.create_task(model.run(), name=repr(model))
+
+    async def _source(self, model: LocalModel) -> SplitSource:
+        try:
+            return await local_source(model, self._manifests)
+        except RequestRefused as refusal:
+            if self._settings.stages is not None:
+                raise
+            raise DoesNotFit(f"{model.name} does not fit this node. {refusal}") from refusal
+
+    def _split_model(self, source: SplitSource) -> SplitModel:
+        site = Site(
+            me=self._mesh.me,
+            open_stream=self._mesh.stream,
+            door=self._door,
+            names=self._names,
+            holders=lambda: self._holders(source),
+            activations=self._settings.activations,
+            chance=self._doors.chance,
+        )
+        leading = Leading(
+            source,
+            self._settings,
+            self._doors,
+            self._models,
+            self._mesh,
+            self._surveyor,
+            self._store,
+            self._leases,
+            self._all_claims,
+        )
+        return SplitModel(
+            served_split(source, self._settings.slots, self._doors.clock.epoch()),
+            source,
+            site,
+            leading,
+            leading.launch_head,
+            self._models.room_bytes,
+            self._doors.clock,
+            self._changes,
+            self._changes.ring,
+        )
+
+    def _holders(self, source: SplitSource) -> Sequence[NodeId]:
+        """This node if it has the files, and all who want the same model: they may have them too."""
+        others = self._all_claims(source.identity).keys() - {self._mesh.me}
+        return [*([self._mesh.me] if source.files else []), *sorted(others)]
+
+    def _files_of(self, identity: str) -> Sequence[Path] | None:
+        source = self._sources.get(identity)
+        return source.files or None if source is not None else None
+
+    def _names(self) -> Mapping[NodeId, str]:
+        return {**self._mesh.names(), self._mesh.me: self._settings.name}
+
+    def _room(self) -> Room:
+        return Room(self._landlord.memory_bytes_free())
+
+    def _all_claims(self, identity: str) -> Mapping[NodeId, SplitClaim]:
+        told = {n.advert.node: n.advert.claims for n in self._mesh.neighbours()}
+        told[self._mesh.me] = self.claims()
+        return {node: claim for node, claims in told.items() for claim in claims if claim.model == identity}
