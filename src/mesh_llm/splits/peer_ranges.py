@@ -59,6 +59,7 @@ class PeerRanges:
         self._tasks = tasks
         self._failures: Counter[NodeId] = Counter()
         self._links: dict[tuple[NodeId, PartRanges], asyncio.Task[None]] = {}
+        self._closed = False
         self.given_up: dict[NodeId, str] = {}
         """Holders that are not asked any more, and why."""
 
@@ -122,21 +123,22 @@ class PeerRanges:
     async def _fetch(self, holder: NodeId, part: PartRanges) -> None:
         try:
             while holder in self._left:
-                if await self._fetch_once(holder, part) and not part.is_wanted:
+                await self._fetch_once(holder, part)
+                if part.manifest is not None and not part.is_wanted:
                     return
         finally:
             del self._links[holder, part]
             if not self._left:
                 part.fail()
+            elif part.is_wanted and not self._closed:
+                self._send_out(part)  # it gave back what somebody else can fetch
 
-    async def _fetch_once(self, holder: NodeId, part: PartRanges) -> bool:
-        """Whether all went well."""
+    async def _fetch_once(self, holder: NodeId, part: PartRanges) -> None:
         link = None
         try:
             async with self._open(holder, Kind.BYTES) as stream:
                 link = HolderLink(stream, part)
                 await link.run()
-                return True
         except (Refused, PeerError) as error:
             self._give_up(holder, str(error))
         except Unreachable as error:
@@ -145,7 +147,6 @@ class PeerRanges:
                 self._give_up(holder, str(error))
             else:
                 await asyncio.sleep(RETRY_SECONDS)
-        return False
 
     def _give_up(self, holder: NodeId, reason: str) -> None:
         self.given_up.setdefault(holder, reason)
@@ -156,5 +157,6 @@ class PeerRanges:
                 task.cancel()
 
     def _close(self) -> None:
+        self._closed = True
         for task in self._links.values():
             task.cancel()
