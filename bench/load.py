@@ -2,9 +2,13 @@
 
 import asyncio
 import json
+import re
 import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+PROMPT_READ = re.compile(rb'"prompt_n":\s*(\d+)')
+"""In llama-server's timings, which come with the last chunk."""
 
 PROMPT = "Write a long story about a lighthouse keeper who learns to bake bread. Story number {number}:"
 
@@ -26,6 +30,8 @@ class Answer:
     tokens: int
     seconds: float
     """From sending the request to its end."""
+    prompt_tokens: int = 0
+    """That were read; 0 where the target does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +47,13 @@ class Refused(Exception):
     """Not answered with 200: not ready yet, perhaps."""
 
 
-async def ask(target: Target, number: int, tokens: int) -> Answer:
+async def ask(target: Target, number: int, tokens: int, prompt: str = PROMPT) -> Answer:
     """One streamed answer of exactly `tokens` tokens. Raises OSError or Refused."""
     url = urlsplit(target.url)
     body = json.dumps(
         {
             "model": target.model,
-            "messages": [{"role": "user", "content": PROMPT.format(number=number)}],
+            "messages": [{"role": "user", "content": prompt.format(number=number)}],
             "max_tokens": tokens,
             "stream": True,
             "ignore_eos": True,
@@ -74,14 +80,16 @@ async def _read(reader: asyncio.StreamReader, started: float) -> Answer:
     if status.split()[1:2] != [b"200"]:
         raise Refused(f"{status.decode().strip()}: {(await reader.read()).decode()}")
     first = 0.0
-    count = 0
+    count = prompt_tokens = 0
     while line := await reader.readline():
         if line.startswith(b"data: {") and b'"content":"' in line:
             first = first or time.perf_counter()
             count += 1
         elif line.startswith(b"data: [DONE]"):
             break
-    return Answer(first - started, count, time.perf_counter() - started)
+        if found := PROMPT_READ.search(line):
+            prompt_tokens = int(found[1])
+    return Answer(first - started, count, time.perf_counter() - started, prompt_tokens)
 
 
 async def burst(target: Target, streams: int, tokens: int, number: int) -> Burst:

@@ -80,7 +80,3 @@ def _compile(ggml: Path, target: Path) -> None:
     places = [f"-I{ggml}/include", f"-I{ggml}/src"]
     files = [str(ggml / "src" / name) for name in SOURCES]
     subprocess.run(["c++", *flags, *places, *files, "-o", str(target)], check=True)
-
-
-if __name__ == "__main__":
-    serve(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
