@@ -21,7 +21,10 @@ from mesh_llm.engine.stage.settings import StageSettings
 from mesh_llm.engine.stage.stage_worker import StageWorker
 from tests.engine.llama import computing
 from tests.engine.llama.computing import Computing
-from tests.engine.stage.stage_files import embedding_of, layers_of, write_stage
+from tests.engine.stage.stage_files import embedding_of, lay_out_stage, layers_of
+
+Cut = Callable[[Path, Path, int, int], Path]
+"""Writes the file of layers [first, end) of a source."""
 
 CONTEXT = ContextSettings(context=1024, batch=64, sequences=4, threads=1)
 
@@ -148,16 +151,12 @@ async def chain(
     scale: float = 1.0,
     activations: type = np.float32,
     entrance: str | None = None,
-    keys: Callable[[int], dict[str, Any]] = lambda _: {},
+    cut: Cut = lay_out_stage,
 ) -> AsyncGenerator[Chain]:
-    """The model cut before each of `cuts`; its last part in a plain child. `keys`: what a stage that begins
-    at that layer has other than the source."""
+    """The model cut before each of `cuts`; its last part in a plain child."""
     bounds = [0, *cuts, layers_of(source)]
     ranges = list(itertools.pairwise(bounds))
-    files = [
-        write_stage(source, folder / f"{first}-{end}.gguf", first, end, **keys(first))
-        for first, end in ranges
-    ]
+    files = [cut(source, folder / f"{first}-{end}.gguf", first, end) for first, end in ranges]
     table = embedding_of(source)
     async with contextlib.AsyncExitStack() as stack:
         rings = []

@@ -1,4 +1,4 @@
-"""Stage files for tests, written with the gguf package."""
+"""Stage files for tests: laid out by the product, or written with the gguf package where that refuses."""
 
 import functools
 import re
@@ -7,7 +7,10 @@ from typing import Any
 
 import gguf
 
+from mesh_llm.core.stages import LayerRange
 from mesh_llm.engine.llama.embedding import TableInFile
+from mesh_llm.models.gguf.header import read_file_header
+from mesh_llm.models.stages.layout import stage_layout
 
 TOKEN_EMBEDDING = "token_embd.weight"
 
@@ -19,21 +22,19 @@ def _read(source: Path) -> Any:
 
 
 def layers_of(source: Path) -> int:
-    fields = _read(source).fields
-    return int(fields[f"{fields['general.architecture'].contents()}.block_count"].contents())
+    header = read_file_header(source)
+    return int(header.metadata[f"{header.metadata['general.architecture']}.block_count"])
 
 
 def embedding_of(source: Path) -> TableInFile:
-    tensors = _read(source).tensors
-    (table,) = [tensor for tensor in tensors if tensor.name == TOKEN_EMBEDDING]
+    reader = _read(source)
+    (table,) = [tensor for tensor in reader.tensors if tensor.name == TOKEN_EMBEDDING]
     width, rows = (int(size) for size in table.shape)
     return TableInFile(source, int(table.data_offset), int(table.tensor_type), width, rows)
 
 
-def write_stage(source: Path, path: Path, first: int, end: int, **keys: Any) -> Path:
-    """Layers [first, end) renumbered from 0. A stage that is not the last has a vocabulary of one token.
-
-    `keys` of the architecture, without its name, get another value than the source has."""
+def write_stage(source: Path, path: Path, first: int, end: int) -> Path:
+    """Layers [first, end) renumbered from 0. A stage that is not the last has a vocabulary of one token."""
     reader = _read(source)
     architecture = reader.fields["general.architecture"].contents()
     layers = int(reader.fields[f"{architecture}.block_count"].contents())
@@ -44,7 +45,7 @@ def write_stage(source: Path, path: Path, first: int, end: int, **keys: Any) -> 
             continue
         if not is_last and (key.startswith("tokenizer.") or key == f"{architecture}.vocab_size"):
             continue
-        value: Any = keys.get(key.removeprefix(f"{architecture}."), field.contents())
+        value: Any = field.contents()
         if key == f"{architecture}.block_count":
             value = end - first
         if field.types[0] == gguf.GGUFValueType.ARRAY:
@@ -61,6 +62,22 @@ def write_stage(source: Path, path: Path, first: int, end: int, **keys: Any) -> 
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return path
+
+
+def lay_out_stage(source: Path, path: Path, first: int, end: int) -> Path:
+    """As the product cuts it, without its downloads: what a layout copies is read here."""
+    header = read_file_header(source)
+    layout = stage_layout([header], LayerRange(first, end), is_head=end == layers_of(source))
+    with source.open("rb") as whole, path.open("wb") as stage:
+        stage.truncate(layout.bytes)
+        for literal in layout.literals:
+            stage.seek(literal.target)
+            stage.write(literal.data)
+        for copy in layout.copies:
+            whole.seek(copy.offset)
+            stage.seek(copy.target)
+            stage.write(whole.read(copy.length))
     return path
 
 

@@ -1,15 +1,14 @@
 """A chain of stages gives what the whole model gives, to the last bit."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
 
 from mesh_llm.engine.ring.frames import Command, Operation
-from tests.engine.stage.chains import chain, obey, whole
+from tests.engine.stage.chains import Cut, chain, obey, whole
+from tests.engine.stage.stage_files import lay_out_stage, write_stage
 from tests.tiny_models import TINY_MODELS, WIDTH, write_tiny_model
 
 pytestmark = pytest.mark.real
@@ -99,12 +98,15 @@ async def largest_difference(source, folder, steps) -> float:
     return largest(differences)
 
 
+ROOT = math.sqrt(WIDTH)
+
+
 @dataclass(frozen=True)
 class Cutting:
     cuts: tuple[int, ...] = (2, 4)
     scale: float = 1.0
     entrance: str | None = None
-    keys: Callable[[int], dict[str, Any]] = lambda _: {}
+    cut: Cut = lay_out_stage
 
 
 CUTTINGS = {
@@ -112,14 +114,14 @@ CUTTINGS = {
     "qwen2": Cutting(),
     "qwen3": Cutting((1, 2, 3)),
     "qwen3moe": Cutting(),
-    "gemma2": Cutting(scale=math.sqrt(WIDTH), entrance="inp_scaled"),
-    "gemma3": Cutting((6,), scale=math.sqrt(WIDTH)),
+    "gemma2": Cutting(scale=ROOT, entrance="inp_scaled", cut=write_stage),
+    "gemma3": Cutting((6,), scale=ROOT),
     "phi3": Cutting(),
-    "glm4": Cutting(entrance="embd"),
+    "glm4": Cutting(entrance="embd", cut=write_stage),
     "gpt-oss": Cutting(),
-    "granite": Cutting(scale=12.0, keys=lambda _: {"embedding_scale": 1.0}),
+    "granite": Cutting(),
     "smollm3": Cutting((4,)),
-    "deepseek2": Cutting(keys=lambda first: {"leading_dense_block_count": max(0, 2 - first)}),
+    "deepseek2": Cutting(),
 }
 
 
@@ -134,7 +136,7 @@ async def test_a_tiny_model_of_each_architecture_in_stages_equals_the_whole(tmp_
             tmp_path,
             scale=cutting.scale,
             entrance=cutting.entrance,
-            keys=cutting.keys,
+            cut=cutting.cut,
         ) as stages:
             differences = await greedy_differences(model, stages, vocabulary=250)
             assert len(differences) == 23 and largest(differences) == 0.0
