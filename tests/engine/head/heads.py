@@ -238,7 +238,10 @@ class Client:
 @contextlib.asynccontextmanager
 async def client(endpoint: Endpoint) -> AsyncGenerator[Client]:
     headers = {"Authorization": f"Bearer {endpoint.api_key}"}
-    async with asyncio.timeout(100), aiohttp.ClientSession(headers=headers) as session:
+    async with (
+        asyncio.timeout(100),
+        aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(force_close=True)) as session,
+    ):
         yield Client(endpoint, session)
 
 

@@ -108,3 +108,18 @@ async def first_difference(ours, answer: Alone, got: str) -> int:
         if not got.startswith(said[1]["content"].rstrip("\ufffd")):
             return step
     raise AssertionError("it is the same")
+
+
+@pytest.mark.parametrize("model", ["smollm2", "gemma3"])
+async def test_more_answers_than_the_cache_holds_are_all_given_in_turns(model, smollm2, gemma3):
+    """Four of 80 tokens where 192 have room: the younger are driven out and computed again."""
+    file = smollm2 if model == "smollm2" else gemma3
+    with kept(lambda: lone_head(file, context_length=192, batch=64)) as head:
+        async with client(head) as ours:
+            fields = {"max_tokens": 80, "ignore_eos": True, "temperature": 0}
+            alone = [await ours.text(prompt, **fields) for prompt in PROMPTS[:4]]
+            answers = await together(*(ours.complete(prompt, **fields) for prompt in PROMPTS[:4]))
+            assert [answer["usage"]["completion_tokens"] for answer in answers] == [80] * 4
+            begins = [answer["choices"][0]["text"][:20] for answer in answers]
+            assert begins == [text[:20] for text in alone]
+            assert (await ours.get("/health"))[0] == 200

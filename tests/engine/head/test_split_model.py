@@ -41,6 +41,14 @@ async def test_a_scale_for_tokens_is_the_heads_to_apply(gemma3, tmp_path):
                 assert await ours.text(PROMPTS[0], **GREEDY) == expected
 
 
+async def test_hidden_states_may_enter_the_head_by_a_tensor(smollm2, tmp_path):
+    with kept(lambda: whole_engine(smollm2, threads=1)) as whole:
+        async with split_model(smollm2, (12,), tmp_path, entrance="embd") as model, model.ring():
+            await model.wait_for_states(1)
+            async with client(whole) as theirs, client(model.endpoint) as ours:
+                assert await ours.text(PROMPTS[1], **GREEDY) == await theirs.text(PROMPTS[1], **GREEDY)
+
+
 async def test_several_at_once_over_two_stages_are_each_answered(smollm2, tmp_path):
     """Ten for four sequences: the others wait. Texts may differ from those alone, see test_mixed_requests."""
     async with split_model(smollm2, (12,), tmp_path) as model, model.ring():

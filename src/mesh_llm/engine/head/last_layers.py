@@ -40,6 +40,7 @@ class LastLayers:
                 threads=settings.threads,
                 kv_type=settings.kv_type,
                 outputs=min(settings.batch, settings.sequences),  # each is sampled once in a step
+                entrance=settings.entrance if settings.stages else None,
             ),
         )
         self.width = model.width
