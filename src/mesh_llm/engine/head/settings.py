@@ -41,8 +41,8 @@ class HeadSettings:
     socket_path: str
     """Where the ring is bridged to; the folder exists and is private. Empty without remote stages."""
     entrance: str | None = None
-    """Name of the tensor that hidden states are written over, where the architecture does not take them as they
-    are (`ContextSettings.entrance`); as every stage of the model has it."""
+    """Name of the tensor that hidden states are written over where the architecture does not take vectors as
+    they are (`ContextSettings.entrance`); the same for every stage of a model."""
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode()
