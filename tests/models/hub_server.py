@@ -9,11 +9,12 @@ import asyncio
 import hashlib
 import json
 import re
+import sys
 from collections import deque
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -84,6 +85,8 @@ class HubServer:
     renamed: dict[str, str] = field(default_factory=dict)
     """Repositories by their old names."""
     seen: list[Seen] = field(default_factory=list)
+    bytes_sent: int = 0
+    """Of files."""
     holding: asyncio.Event = field(default_factory=asyncio.Event)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     _hub_port: int = 0
@@ -201,7 +204,8 @@ class HubServer:
             headers = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
             await _send(writer, fault.status, headers, b"")
             return
-        start = _start(request, fault, etag if self.has_etag else None)
+        asked = _asked(request, fault, etag if self.has_etag else None)
+        start, end = (None, len(data)) if asked is None else (asked[0], min(asked[1], len(data)))
         if start is not None and start >= len(data):
             await _send(writer, 416, {"Content-Range": f"bytes */{len(data)}"}, b"")
             return
@@ -209,12 +213,12 @@ class HubServer:
         begin = 0
         if start is not None:
             begin = max(0, start + fault.start_shift)
-            headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data) + fault.total_lie}"
+            headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(data) + fault.total_lie}"
         if request.method == "HEAD":
             headers |= {"Content-Length": str(len(data))} if self.has_length else {}
             await _send(writer, 200, headers, b"", head_only=True)
             return
-        await self._body(writer, reader, 200 if start is None else 206, headers, data[begin:], fault)
+        await self._body(writer, reader, 200 if start is None else 206, headers, data[begin:end], fault)
 
     async def _body(
         self,
@@ -233,6 +237,7 @@ class HubServer:
         body += bytes(fault.surplus)
         stop = fault.holds_after if fault.holds_after is not None else fault.ends_after
         sent = body if stop is None else body[:stop]
+        self.bytes_sent += len(sent)
         framing = {"Transfer-Encoding": "chunked"} if fault.chunked else {"Content-Length": str(length)}
         writer.write(_head(status, headers | (framing if self.has_length or fault.chunked else {})))
         writer.write(_chunked(sent) if fault.chunked else sent)
@@ -242,17 +247,18 @@ class HubServer:
             await reader.read()  # ends when the other side goes away
 
 
-def _start(request: Seen, fault: Fault, etag: str | None) -> int | None:
-    """Where the answer shall begin, or None for all of it."""
-    asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("range", ""))
+def _asked(request: Seen, fault: Fault, etag: str | None) -> tuple[int, int] | None:
+    """Where the answer shall begin and end, or None for all of it."""
+    asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
     condition = request.headers.get("if-range")
     if asked is None or fault.ignores_range:
         return None
     if condition is not None and condition != etag and not fault.ignores_condition:
         return None
-    return int(asked[1])
+    return int(asked[1]), int(asked[2]) + 1 if asked[2] else sys.maxsize
 
 
+@lru_cache(4)
 def _etag(data: bytes) -> str:
     return f'"{hashlib.md5(data).hexdigest()}"'
 

@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from mesh_llm.core.progress import Progress, Report
 from mesh_llm.models.disk import FreeBytes, check_space, free_bytes, make_folder
@@ -19,6 +18,7 @@ from mesh_llm.models.places import ModelPlaces
 from mesh_llm.models.records import Identity, Record, Records
 from mesh_llm.models.transfer import Transfer, Wanted
 from mesh_llm.models.web import Web
+from mesh_llm.runtime.tasks import first_fault
 
 AT_ONCE_MAX = 4
 """Storage behind the hub gives each connection some 50 MB/s; more than four only wear out home routers."""
@@ -71,13 +71,11 @@ class Downloads:
         sizes = [each.remote.bytes for each in wanted]
         meter = Meter(self.report, subject, None if None in sizes else sum(size or 0 for size in sizes))
         turns = asyncio.Semaphore(AT_ONCE_MAX)
-        try:
+        with first_fault():
             async with asyncio.TaskGroup() as tasks:
                 for each in wanted:
                     name = f"download {each.target.name}"
                     tasks.create_task(self._one(each, meter, turns), name=name)
-        except BaseExceptionGroup as group:
-            raise _first(cast("BaseException", group)) from None
         meter.finish()
 
     async def _one(self, wanted: Wanted, meter: Meter, turns: asyncio.Semaphore) -> None:
@@ -102,11 +100,3 @@ class Downloads:
             make_folder(folder)
         needed = sum(max(0, (each.remote.bytes or 0) - bytes_here(each.target)) for each in wanted)
         check_space(self.places.store, needed, subject, self.free)
-
-
-def _first(group: BaseException) -> BaseException:
-    """What went wrong first; the others were cancelled for it."""
-    first: BaseException = group
-    while isinstance(first, BaseExceptionGroup):
-        first = cast("BaseExceptionGroup[BaseException]", first).exceptions[0]
-    return first

@@ -6,8 +6,8 @@ The lock is the system's: it is let go of when the process dies, however it dies
 import hashlib
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -36,6 +36,19 @@ async def alone(
         await sleep(PAUSE_S)
     try:
         yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def alone_at_once(places: ModelPlaces, target: Path) -> Generator[bool]:
+    """Whether nobody else holds the lock of `target`; if so it is held inside. Raises DiskFull."""
+    lock = _lock(places, target)
+    if not _taken(lock, places):
+        yield False
+        return
+    try:
+        yield True
     finally:
         lock.release()
 

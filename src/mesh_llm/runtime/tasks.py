@@ -18,6 +18,18 @@ def unwrapped() -> Generator[None]:
         raise inner from None
 
 
+@contextmanager
+def first_fault() -> Generator[None]:
+    """Of what task groups have wrapped, what went wrong first comes out; the others were ended by it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        first = cast("BaseException", group)
+        while isinstance(first, BaseExceptionGroup):
+            first = cast("tuple[BaseException, ...]", first.exceptions)[0]
+        raise first from None
+
+
 def _only_one(error: BaseException) -> BaseException | None:
     """What is inside groups of one; None where a group holds several."""
     while isinstance(error, BaseExceptionGroup):
