@@ -82,3 +82,5 @@ class Cuttable:
     """Where a stage may begin, ascending, without 0."""
     lengths_refused: tuple[int, ...] = ()
     """Numbers of layers that no stage may have: the engine would take it for another model."""
+    merges: int | None = None
+    """Pairs that its tokenizer joins, which the head keeps in memory; None where not known."""
