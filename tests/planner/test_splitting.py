@@ -1,5 +1,6 @@
 """Which nodes run which layers: sentences first, then what must hold for every view."""
 
+from dataclasses import replace
 from itertools import combinations, pairwise, permutations
 from math import inf
 
@@ -145,6 +146,12 @@ def test_layers_are_cut_where_the_architecture_allows() -> None:
     assert planned.stages[0].layers.end % 6 == 0
 
 
+def test_no_stage_gets_a_number_of_layers_that_is_refused() -> None:
+    for refused in range(30, 51):
+        model = replace(BIG, lengths_refused=(refused, 40))
+        assert not {refused, 40} & set(counts_of(stages_of(model, view(40, 40))))
+
+
 def test_memory_decides_where_speed_would_give_too_much() -> None:
     planned = stages_of(BIG, view(40, 8, speeds=(10e9, 100e9)))
     assert counts_of(planned)[0] <= 16
@@ -276,12 +283,15 @@ def split_hosts(*rooms: float) -> tuple[StageHost, tuple[StageHost, ...]]:
 # -- for every view ---------------------------------------------------------------------------------------
 
 SMALL = st.builds(
-    lambda sizes, period: cuttable(
-        sizes=tuple(size * 64 * MIB for size in sizes), period=period, output_bytes=64 * MIB
+    lambda sizes, period, refused: replace(
+        cuttable(sizes=tuple(size * 64 * MIB for size in sizes), period=period, output_bytes=64 * MIB),
+        lengths_refused=refused,
     ),
     st.lists(st.integers(1, 10), min_size=3, max_size=9),
     st.sampled_from([1, 1, 1, 2, 3]),
+    st.sampled_from([(), (), (2,), (1, 3)]),
 )
+FREELY_CUT = SMALL.map(lambda model: replace(model, lengths_refused=()))
 UNIFORM = st.builds(lambda layers: cuttable(layers, 300 * MIB, output_bytes=64 * MIB), st.integers(2, 8))
 SECONDS = st.sampled_from([0.001, 0.005, 0.01, 0.02, 0.03, 0.04, 0.08, 0.081, inf])
 WISHES = st.builds(
@@ -320,6 +330,7 @@ def test_no_stage_is_over_its_memory_and_all_layers_are_held_once(model, seen, w
     assert len({stage.node for stage in planned.stages}) == len(ranges) >= 2
     assert ranges[0].first == 0 and ranges[-1].end == model.facts.layers
     assert all(one.end == other.first and one.end in model.cuts for one, other in pairwise(ranges))
+    assert not {layers.count for layers in ranges} & set(model.lengths_refused)
     for stage in planned.stages:
         assert stage.need == need_of(model, stage.layers, planned, is_head=stage.node == seen.me.node)
         assert stage.need.total <= rooms[stage.node]
@@ -338,7 +349,7 @@ def test_the_order_of_candidates_means_nothing(model, seen, wish, chance) -> Non
     assert planned_or_refused(model, seen, wish) == planned_or_refused(model, again, wish)
 
 
-@given(SMALL, views(), WISHES, st.lists(st.integers(0, 2 * GIB), min_size=5, max_size=5))
+@given(FREELY_CUT, views(), WISHES, st.lists(st.integers(0, 2 * GIB), min_size=5, max_size=5))
 def test_more_memory_never_turns_a_plan_into_waiting(model, seen, wish, more) -> None:
     planned = planned_or_refused(model, seen, wish)
     rich = [
@@ -352,7 +363,7 @@ def test_more_memory_never_turns_a_plan_into_waiting(model, seen, wish, more) ->
         assert len(richer.stages) <= len(planned.stages)
 
 
-@given(SMALL, views(), WISHES)
+@given(FREELY_CUT, views(), WISHES)
 def test_what_is_said_to_be_missing_is_enough_on_one_more_node_near_by(model, seen, wish) -> None:
     planned = planned_or_refused(model, seen, wish)
     if not isinstance(planned, Wait) or "output head" in planned.because or not model.cuts:
@@ -365,7 +376,7 @@ def test_what_is_said_to_be_missing_is_enough_on_one_more_node_near_by(model, se
 
 
 @settings(max_examples=60)
-@given(SMALL, views(others=3), st.sampled_from([0, 2, 3]))
+@given(FREELY_CUT, views(others=3), st.sampled_from([0, 2, 3]))
 def test_no_fewer_nodes_would_do(model, seen, stages) -> None:
     wish = SplitWish(context=4096, stages=stages)
     planned = planned_or_refused(model, seen, wish)

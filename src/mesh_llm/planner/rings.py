@@ -11,6 +11,7 @@ from heapq import nsmallest
 from itertools import islice
 from typing import NamedTuple
 
+from mesh_llm.planner.layer_shares import shares
 from mesh_llm.planner.split_view import STAGES_MAX
 from mesh_llm.planner.stage_fit import StageCosts
 
@@ -99,7 +100,7 @@ def fewest(ground: Ground, costs: StageCosts, *, stages: int | None = None) -> l
     """Rings of the least possible number of nodes, or of `stages`; none where that cannot be."""
     head_border = costs.head_border(ground.rooms[0])
     for length, paths in enumerate(grown(ground, costs, roomiest, stages=stages)):
-        rings = [path for path in paths if path.border >= head_border]
+        rings = [path for path in paths if path.border >= head_border and _is_legal(ground, costs, path)]
         if length + 1 == (stages or STAGES_MAX) or (rings and length > 0 and stages is None):
             return rings
     return []
@@ -109,11 +110,11 @@ def holds(ground: Ground, costs: StageCosts, ring: Path) -> bool:
     """Whether the same nodes hold the model at other costs too."""
     border = 0
     for later, host in reversed(list(enumerate(reversed(ring.hosts)))):
-        reached = min(costs.reach(border, ground.rooms[host]), costs.last_cut - later)
+        reached = costs.reach(border, ground.rooms[host], costs.last_cut - later)
         if reached <= border:
             return False
         border = reached
-    return border >= costs.head_border(ground.rooms[0])
+    return border >= costs.head_border(ground.rooms[0]) and _is_legal(ground, costs, ring)
 
 
 def farthest(ground: Ground, costs: StageCosts, *, remote_stages_max: int) -> int:
@@ -127,12 +128,20 @@ def round_time(ground: Ground, path: Path) -> float:
     return path.delay + (ground.delays[path.last][0] or 0.0)
 
 
+def _is_legal(ground: Ground, costs: StageCosts, ring: Path) -> bool:
+    """Where no length is refused, as much for each as it can hold will do; else the layers must be dealt."""
+    if not costs.lengths_refused or not ring.hosts:
+        return True
+    nodes = (*ring.hosts, 0)
+    return shares(costs, [ground.rooms[node] for node in nodes], [1.0] * len(nodes)) is not None
+
+
 def _longer(ground: Ground, costs: StageCosts, path: Path, last: int) -> Iterator[Path]:
     delays = ground.delays[path.last]
     for host in range(1, ground.nodes):
         delay = delays[host]
         if path.used >> host & 1 or delay is None:
             continue
-        border = min(costs.reach(path.border, ground.rooms[host]), last)
+        border = costs.reach(path.border, ground.rooms[host], last)
         if border > path.border:
             yield Path((*path.hosts, host), path.used | 1 << host, border, path.delay + delay)

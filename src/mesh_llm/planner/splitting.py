@@ -104,7 +104,7 @@ class _Splitting:
         self._stages = wish.stages or None
         self._choices = choices(model.facts, _fit_wish(wish))
         self._least = self._costs(*self._choices[-1])
-        self._smallest = min(self._least.remote_need(at, at + 1) for at in range(self._least.last_cut))
+        self._smallest = self._least.smallest_need
         others = {host.node: host for host in view.others if host.node != view.me.node}.values()
         self._small = [host for host in others if host.memory_bytes < self._smallest]
         able = [host for host in others if host.memory_bytes >= self._smallest]
@@ -160,7 +160,7 @@ class _Splitting:
         promising = sorted(able, key=lambda ring: (rank(ring), ring))[: max(1, STAGES_WEIGHED // stages)]
         time, ring, starts = min(self._weighed(ground, costs, ring) for ring in promising)
         nodes = [hosts[host - 1] for host in ring.hosts] + [self._view.me]
-        layers = [costs.borders[start] for start in (*starts, len(costs.borders) - 1)]
+        layers = [costs.borders[start] for start in (*starts, costs.end)]
         return Stages(
             tuple(
                 self._planned(node, LayerRange(first, end), context, kv_type)
@@ -192,6 +192,8 @@ class _Splitting:
         nodes = (*ring.hosts, 0)
         speeds = [ground.speeds[node] for node in nodes]
         starts = shares(costs, [ground.rooms[node] for node in nodes], speeds)
+        if starts is None:
+            raise AssertionError(f"{ring} holds the model, and no cut of it does")
         return seconds(costs, starts, speeds) + round_time(ground, ring), ring, starts
 
     def _planned(self, host: StageHost, layers: LayerRange, context: int, kv_type: str) -> PlannedStage:
@@ -281,7 +283,8 @@ class _Splitting:
         stages = self._stages or STAGES_MAX
         reached = farthest(ground, self._least, remote_stages_max=stages - 2)
         end = max(reached, self._least.head_border(ground.rooms[0]))
-        return max(self._smallest, self._least.remote_need(reached, end))
+        stage = self._least.remote_need(reached, self._least.shortest(reached, end)) if end > reached else 0
+        return max(self._smallest, stage)
 
     def _no_head(self, need: int) -> str:
         return (

@@ -13,18 +13,27 @@ from mesh_llm.core.stages import Cuttable, LayerRange
 from mesh_llm.planner.memory import (
     FLOAT_BYTES,
     KV_TYPES,
-    VOCABULARY_ENTRY_BYTES,
     MemoryNeed,
     activation_bytes,
     attention_bytes,
     cache_bytes,
 )
 
-PROCESS_BYTES = 64 * MIB
-"""Python, numpy, asyncio, the engine's library."""
+STAGE_PROCESS_BYTES = 47 * MIB
+"""Python, numpy, the engine's library. Measured on Linux: 45 to 48 MiB after many steps, beside all that is named
+below."""
+
+HEAD_PROCESS_BYTES = 70 * MIB
+"""With the HTTP server and templates. Measured on Linux: 69 and 72 MiB after many requests."""
+
+TOKEN_BYTES = 240
+"""Of the head's vocabulary: text, index, and what the heap loses when the header is read. Measured: 238."""
+
+MERGE_BYTES = 270
+"""Of a pair that its tokenizer joins. Measured: 268."""
 
 STEPS_HELD = 4
-"""Steps that wait in a child's queues, each with a row of its width for each token."""
+"""Copies of a step's hidden states: read, computed, taken out of the graph, written."""
 
 
 def predict_stage(
@@ -39,18 +48,19 @@ def predict_stage(
 ) -> MemoryNeed:
     """What the child takes at most, in bytes; `kv_type` is a key of `KV_TYPES`."""
     chosen = slice(layers.first, layers.end)
-    vocabulary = model.facts.vocabulary if is_head else 1
-    outputs = sequences if is_head else batch
+    facts = model.facts
+    # A remote stage has a vocabulary of one, and its graph ends before the output head.
+    logits = 2 * sequences * facts.vocabulary * FLOAT_BYTES if is_head else 0
     return MemoryNeed(
         weights=sum(model.layer_bytes[chosen]) + _beside_layers(model, is_head),
         kv_cache=sum(_caches(model, context, kv_type, sequences, batch)[chosen]),
-        compute=2 * outputs * vocabulary * FLOAT_BYTES
-        + STEPS_HELD * batch * model.facts.embedding_length * FLOAT_BYTES
-        + activation_bytes(model.facts, batch)
-        + attention_bytes(model.facts, context, sequences, batch),
+        compute=logits
+        + STEPS_HELD * batch * facts.embedding_length * FLOAT_BYTES
+        + activation_bytes(facts, batch)
+        + attention_bytes(facts, context, sequences, batch),
         checkpoints=0,
         prompt_cache=0,
-        process=PROCESS_BYTES + VOCABULARY_ENTRY_BYTES * vocabulary,
+        process=HEAD_PROCESS_BYTES + _tokenizer(model) if is_head else STAGE_PROCESS_BYTES,
     )
 
 
@@ -72,15 +82,42 @@ class StageCosts:
     head_bytes: int
     head_read: int
     """That the head reads for a token beside its layers."""
+    lengths_refused: frozenset[int] = frozenset()
+    """As in `Cuttable`."""
+
+    @property
+    def end(self) -> int:
+        """The border behind the last layer."""
+        return len(self.borders) - 1
 
     @property
     def last_cut(self) -> int:
-        """The last border at which the head may begin."""
-        return len(self.borders) - 2
+        """The last border at which the head may begin; 0 where it may nowhere but there."""
+        return next(cut for cut in range(self.end - 1, -1, -1) if cut == 0 or self.is_legal(cut, self.end))
 
-    def reach(self, border: int, room: int) -> int:
-        """Up to which border a remote stage comes in so many bytes; at most `border` if it holds nothing."""
-        return bisect_right(self.held, self.held[border] + room - self.remote_bytes) - 1
+    def is_legal(self, start: int, end: int) -> bool:
+        """Whether there may be a stage of the layers between two borders."""
+        return self.borders[end] - self.borders[start] not in self.lengths_refused
+
+    def reach(self, border: int, room: int, last: int) -> int:
+        """Up to which border, at most `last`, a remote stage comes in so many bytes; `border` if it holds
+        nothing."""
+        held = bisect_right(self.held, self.held[border] + room - self.remote_bytes) - 1
+        reached = min(held, last)
+        while reached > border and not self.is_legal(border, reached):
+            reached -= 1
+        return max(border, reached)
+
+    def shortest(self, border: int, least: int) -> int:
+        """The first border from `least` on where a stage from `border` may end; `end` if there is none."""
+        ends = range(max(least, border + 1), self.end)
+        return next((end for end in ends if self.is_legal(border, end)), self.end)
+
+    @property
+    def smallest_need(self) -> int:
+        """Of a remote stage."""
+        pieces = ((start, self.shortest(start, start + 1)) for start in range(self.end - 1))
+        return min(self.remote_need(*piece) for piece in pieces)
 
     def head_border(self, room: int) -> int:
         """From which border on the head can hold all layers in so many bytes."""
@@ -120,12 +157,19 @@ def stage_costs(model: Cuttable, *, context: int, kv_type: str, sequences: int, 
         fixed(is_head=False),
         fixed(is_head=True),
         model.output_bytes,
+        frozenset(model.lengths_refused),
     )
 
 
 def _beside_layers(model: Cuttable, is_head: bool) -> int:
     """Of the token embedding single rows are looked up, but over many prompts any page may be among them."""
     return model.output_bytes + model.embedding_bytes if is_head else 0
+
+
+def _tokenizer(model: Cuttable) -> int:
+    """Without word of its merges: as many as tokens, as most have."""
+    tokens = model.facts.vocabulary
+    return TOKEN_BYTES * tokens + MERGE_BYTES * (tokens if model.merges is None else model.merges)
 
 
 def _caches(model: Cuttable, context: int, kv_type: str, sequences: int, batch: int) -> tuple[int, ...]:
