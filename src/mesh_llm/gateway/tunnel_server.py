@@ -6,8 +6,8 @@ no question can run in circles.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol
 
 from mesh_llm.core.errors import MeshError, RequestRefused, Unavailable
@@ -158,10 +158,23 @@ class TunnelServer:
         self, stream: TunnelStream, head: QuestionHead, body: bytes, reply: TunnelReply, record: RequestRecord
     ) -> None:
         question = question_of(head.path, ROUTES[head.path], body, record, head.model)
-        async with beside(
-            departure=_watch_for_departure(stream), stall=reply.stall.watch(self._stall_seconds_max)
-        ):
-            await self._answer(question, reply)
+        with _one_departure():
+            async with beside(
+                departure=_watch_for_departure(stream), stall=reply.stall.watch(self._stall_seconds_max)
+            ):
+                await self._answer(question, reply)
+
+
+@contextmanager
+def _one_departure() -> Generator[None]:
+    """Who watches the stream and who sends on it see its end in the same moment: that is one departure."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        departures, others = group.split((Unreachable, ConnectionResetError))
+        if departures is None or others is not None:
+            raise
+        raise Unreachable("the asker has left") from group
 
 
 async def _hear_the_end(stream: TunnelStream) -> None:
