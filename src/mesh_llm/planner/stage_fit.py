@@ -20,8 +20,8 @@ from mesh_llm.planner.memory import (
 )
 
 STAGE_PROCESS_BYTES = 47 * MIB
-"""Python, numpy, the engine's library. Measured on Linux: 45 to 48 MiB after many steps, beside all that is named
-below."""
+"""Python, numpy, the engine's library. Measured on Linux: 45 to 48 MiB after many steps, beside all that is
+named below."""
 
 HEAD_PROCESS_BYTES = 70 * MIB
 """With the HTTP server and templates. Measured on Linux: 69 and 72 MiB after many requests."""
