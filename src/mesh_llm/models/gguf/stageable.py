@@ -200,6 +200,7 @@ def cuttable(parts: Sequence[Header]) -> Cuttable:
         embedding_bytes=embedding,
         cuts=tuple(range(known.period, facts.layers, known.period)),
         lengths_refused=tuple(sorted(lengths_refused(parts))),
+        merges=keys.count("tokenizer.ggml.merges"),
     )
 
 
