@@ -152,6 +152,19 @@ def test_no_stage_gets_a_number_of_layers_that_is_refused() -> None:
         assert not {refused, 40} & set(counts_of(stages_of(model, view(40, 40))))
 
 
+def test_a_forced_split_finds_legal_cuts_where_short_stages_are_refused() -> None:
+    model = replace(cuttable(18, 8 * MIB), lengths_refused=(1, 2, 62))
+    for stages in range(2, 7):
+        planned = stages_of(model, view(*[8] * 9), SplitWish(stages=stages))
+        assert len(planned.stages) == stages and min(counts_of(planned)) >= 3
+    with pytest.raises(RequestRefused, match="2 to 6 stages"):
+        plan(model, view(*[8] * 9), SplitWish(stages=7))
+    assert (
+        "cannot be run in stages"
+        in wait_of(replace(model, lengths_refused=tuple(range(10))), view(1)).because
+    )
+
+
 def test_memory_decides_where_speed_would_give_too_much() -> None:
     planned = stages_of(BIG, view(40, 8, speeds=(10e9, 100e9)))
     assert counts_of(planned)[0] <= 16
@@ -349,7 +362,7 @@ def test_the_order_of_candidates_means_nothing(model, seen, wish, chance) -> Non
     assert planned_or_refused(model, seen, wish) == planned_or_refused(model, again, wish)
 
 
-@given(FREELY_CUT, views(), WISHES, st.lists(st.integers(0, 2 * GIB), min_size=5, max_size=5))
+@given(SMALL, views(), WISHES, st.lists(st.integers(0, 2 * GIB), min_size=5, max_size=5))
 def test_more_memory_never_turns_a_plan_into_waiting(model, seen, wish, more) -> None:
     planned = planned_or_refused(model, seen, wish)
     rich = [
@@ -376,7 +389,7 @@ def test_what_is_said_to_be_missing_is_enough_on_one_more_node_near_by(model, se
 
 
 @settings(max_examples=60)
-@given(FREELY_CUT, views(others=3), st.sampled_from([0, 2, 3]))
+@given(SMALL, views(others=3), st.sampled_from([0, 2, 3]))
 def test_no_fewer_nodes_would_do(model, seen, stages) -> None:
     wish = SplitWish(context=4096, stages=stages)
     planned = planned_or_refused(model, seen, wish)
@@ -431,6 +444,8 @@ def whether_held(model: Cuttable, seen: SplitView, ring: tuple[StageHost, ...], 
     nodes = (*ring, seen.me)
     for cuts in combinations(model.cuts, len(nodes) - 1):
         ranges = [LayerRange(*ends) for ends in pairwise((0, *cuts, model.facts.layers))]
+        if {layers.count for layers in ranges} & set(model.lengths_refused):
+            continue
         needs = [need_of(model, layers, costs, is_head=layers is ranges[-1]).total for layers in ranges]
         if all(need <= node.memory_bytes for need, node in zip(needs, nodes, strict=True)):
             return True

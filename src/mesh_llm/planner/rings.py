@@ -17,6 +17,11 @@ from mesh_llm.planner.stage_fit import StageCosts
 
 PATHS_MAX = 2048
 
+RINGS_DEALT = 16
+"""So many rings are kept where lengths are refused: each is dealt out to see whether it can be cut."""
+
+MORE_STAGES = 2
+
 
 class Path(NamedTuple):
     hosts: tuple[int, ...]
@@ -24,7 +29,7 @@ class Path(NamedTuple):
     used: int
     """The same as a set of bits."""
     border: int
-    """Up to which the model is held, where each holds as much as it can."""
+    """Up to which the model is held, where each holds as much as it can, in stages of any length."""
     delay: float
     """One way over each link so far, in seconds."""
 
@@ -97,13 +102,40 @@ def grown(
 
 
 def fewest(ground: Ground, costs: StageCosts, *, stages: int | None = None) -> list[Path]:
-    """Rings of the least possible number of nodes, or of `stages`; none where that cannot be."""
+    """Rings of the least possible number of nodes, or of `stages`; none where that cannot be.
+
+    Lengths that are refused are looked at last: where no cut of a ring is legal, one or two more nodes are
+    tried.
+    """
+    if stages is not None:
+        return _of(ground, costs, stages)
     head_border = costs.head_border(ground.rooms[0])
-    for length, paths in enumerate(grown(ground, costs, roomiest, stages=stages)):
-        rings = [path for path in paths if path.border >= head_border and _is_legal(ground, costs, path)]
-        if length + 1 == (stages or STAGES_MAX) or (rings and length > 0 and stages is None):
+    for remote, paths in enumerate(islice(grown(ground, costs, roomiest), STAGES_MAX)):
+        rings = [path for path in paths if remote > 0 and path.border >= head_border]
+        if rings:
+            return _legal(ground, costs, rings) or _of_more(ground, costs, remote + 1)
+    return []
+
+
+def _of_more(ground: Ground, costs: StageCosts, stages: int) -> list[Path]:
+    for more in range(stages + 1, stages + 1 + MORE_STAGES):
+        rings = _of(ground, costs, more)
+        if rings:
             return rings
     return []
+
+
+def _of(ground: Ground, costs: StageCosts, stages: int) -> list[Path]:
+    head_border = costs.head_border(ground.rooms[0])
+    steps = islice(grown(ground, costs, roomiest, stages=stages), stages - 1, stages)
+    rings = [path for paths in steps for path in paths if path.border >= head_border]
+    return _legal(ground, costs, rings)
+
+
+def _legal(ground: Ground, costs: StageCosts, rings: list[Path]) -> list[Path]:
+    if not costs.lengths_refused:
+        return rings
+    return list(islice((ring for ring in rings if _is_legal(ground, costs, ring)), RINGS_DEALT))
 
 
 def holds(ground: Ground, costs: StageCosts, ring: Path) -> bool:
@@ -129,7 +161,7 @@ def round_time(ground: Ground, path: Path) -> float:
 
 
 def _is_legal(ground: Ground, costs: StageCosts, ring: Path) -> bool:
-    """Where no length is refused, as much for each as it can hold will do; else the layers must be dealt."""
+    """Where no length is refused, as much for each as it can hold will do; else layers must be dealt out."""
     if not costs.lengths_refused or not ring.hosts:
         return True
     nodes = (*ring.hosts, 0)

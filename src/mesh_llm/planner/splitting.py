@@ -19,7 +19,7 @@ from mesh_llm.planner.layer_shares import seconds, shares
 from mesh_llm.planner.rings import Ground, Path, farthest, fewest, grown, holds, quickest, round_time
 from mesh_llm.planner.split_plan import Measure, Plan, PlannedStage, Stages, Wait, Whole
 from mesh_llm.planner.split_view import HOSTS_MAX, STAGES_MAX, SplitView, SplitWish, StageHost, pair
-from mesh_llm.planner.stage_fit import StageCosts, predict_stage, stage_costs
+from mesh_llm.planner.stage_fit import StageCosts, predict_stage, stage_costs, stages_max
 
 SPEED_UNKNOWN = 10e9
 """Bytes a second where nobody has measured: two channels of older memory."""
@@ -45,7 +45,9 @@ def plan(model: Cuttable, view: SplitView, wish: SplitWish) -> Plan:
     whole = _whole(model, view, wish, need)
     if whole is not None:
         return whole
-    return _Splitting(model, view, wish).plan() if model.cuts else _uncuttable(model, view, need)
+    if stages_max(model) < 2:
+        return _uncuttable(model, view, need)
+    return _Splitting(model, view, wish).plan()
 
 
 def _fit_wish(wish: SplitWish) -> Wish:
@@ -76,8 +78,8 @@ def _uncuttable(model: Cuttable, view: SplitView, need: int) -> Wait:
 
 
 def _check_stages(model: Cuttable, stages: int) -> None:
-    most = min(len(model.cuts) + 1, STAGES_MAX)
-    if most == 1:
+    most = min(stages_max(model), STAGES_MAX)
+    if most < 2:
         raise RequestRefused(
             f"--split was given, but {_cannot_be_cut(model)}: leave it out, or choose another model.",
             parameter="split",
@@ -156,9 +158,11 @@ class _Splitting:
         stages = len(rings[0].hosts) + 1
         rank = quickest(ground, costs, stages)
         quick = next(islice(grown(ground, costs, rank, stages=stages), stages - 1, None))
-        able = {ring for ring in (*quick, *rings) if holds(ground, costs, ring)}
-        promising = sorted(able, key=lambda ring: (rank(ring), ring))[: max(1, STAGES_WEIGHED // stages)]
-        time, ring, starts = min(self._weighed(ground, costs, ring) for ring in promising)
+        promising = sorted({*quick, *rings}, key=lambda ring: (rank(ring), ring))
+        able = islice(
+            (ring for ring in promising if holds(ground, costs, ring)), max(1, STAGES_WEIGHED // stages)
+        )
+        time, ring, starts = min(self._weighed(ground, costs, ring) for ring in able)
         nodes = [hosts[host - 1] for host in ring.hosts] + [self._view.me]
         layers = [costs.borders[start] for start in (*starts, costs.end)]
         return Stages(

@@ -100,13 +100,10 @@ class StageCosts:
         return self.borders[end] - self.borders[start] not in self.lengths_refused
 
     def reach(self, border: int, room: int, last: int) -> int:
-        """Up to which border, at most `last`, a remote stage comes in so many bytes; `border` if it holds
-        nothing."""
+        """Up to which border, at most `last`, a remote stage of any length comes in so many bytes; where it
+        holds nothing that is `border`."""
         held = bisect_right(self.held, self.held[border] + room - self.remote_bytes) - 1
-        reached = min(held, last)
-        while reached > border and not self.is_legal(border, reached):
-            reached -= 1
-        return max(border, reached)
+        return max(border, min(held, last))
 
     def shortest(self, border: int, least: int) -> int:
         """The first border from `least` on where a stage from `border` may end; `end` if there is none."""
@@ -159,6 +156,16 @@ def stage_costs(model: Cuttable, *, context: int, kv_type: str, sequences: int, 
         model.output_bytes,
         frozenset(model.lengths_refused),
     )
+
+
+def stages_max(model: Cuttable) -> int:
+    """Into how many stages it can be cut, memory apart; 0 where every cut leaves a length that is refused."""
+    most = {0: 0}
+    for end in (*model.cuts, len(model.layer_bytes)):
+        so_far = [count for start, count in most.items() if end - start not in model.lengths_refused]
+        if so_far:
+            most[end] = max(so_far) + 1
+    return most.get(len(model.layer_bytes), 0)
 
 
 def _beside_layers(model: Cuttable, is_head: bool) -> int:
