@@ -36,6 +36,14 @@ def test_home_may_stand_before_or_after_a_command(argv: list[str]):
     assert parsed(*argv).home == "/h"
 
 
+def test_pruning_deletes_only_when_told_and_json_may_stand_before_or_after_it():
+    assert parsed("models").action is None
+    assert not parsed("models", "prune").yes and parsed("models", "prune", "--yes").yes
+    for argv in (["models", "--json", "prune"], ["models", "prune", "--json"]):
+        assert parsed(*argv).json
+    assert not parsed("models", "prune").json
+
+
 def test_memory_is_given_in_decimal_gigabytes():
     assert parsed("--max-vram", "7.5").max_vram == 7_500_000_000
 

@@ -1,5 +1,6 @@
 """The commands beside serving, as processes."""
 
+import fcntl
 import json
 from pathlib import Path
 
@@ -33,6 +34,36 @@ async def test_models_names_a_broken_file_and_goes_on(tmp_path: Path):
 async def test_an_empty_store_says_how_to_fill_it(tmp_path: Path):
     status, out, _ = await ended(tmp_path / "store", tmp_path, "models")
     assert status == 0 and "mesh-llm download" in out
+
+
+async def test_prune_lists_what_can_be_made_again_and_deletes_it_when_told(tmp_path: Path):
+    part = tmp_path / "store" / "org" / "repo" / "m.gguf.part"
+    stage = tmp_path / "store" / ".mesh-llm" / "stages" / "abababab" / "0-4.gguf"
+    model = tmp_path / "store" / "mine.gguf"
+    for path in (part, stage, model):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(5000))
+    status, out, _ = await ended(tmp_path / "store", tmp_path, "models", "prune")
+    assert status == 0 and "10.0 kB" in out and "--yes" in out and "mine" not in out
+    status, out, _ = await ended(tmp_path / "store", tmp_path, "models", "prune", "--json")
+    found = {entry["path"]: entry for entry in json.loads(out)}
+    assert found.keys() == {str(part), str(stage)}
+    assert found[str(stage)] == {
+        "path": str(stage),
+        "kind": "stage",
+        "bytes": 5000,
+        "in_use": False,
+        "deleted": False,
+    }
+    with stage.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        status, out, _ = await ended(tmp_path / "store", tmp_path, "models", "prune", "--yes")
+    assert status == 0 and "in use, stays" in out and "5.0 kB deleted" in out
+    assert stage.exists() and model.exists() and not part.exists()
+    status, out, _ = await ended(tmp_path / "store", tmp_path, "models", "--json", "prune", "--yes")
+    assert status == 0 and [entry["deleted"] for entry in json.loads(out)] == [True]
+    status, out, _ = await ended(tmp_path / "store", tmp_path, "models", "prune")
+    assert status == 0 and "Nothing to prune" in out and model.exists()
 
 
 async def test_download_without_a_name_lists_the_catalogue(store: Path, tmp_path: Path):

@@ -232,9 +232,22 @@ def _add_commands(root: argparse.ArgumentParser) -> None:
     download.add_argument("name", nargs="*", help="as with --model")
     download.add_argument("--draft", action="store_true", help="fetch the model's draft model too")
     _add_json(download)
-    _add_json(add("models", help="what is on disk, and whether it fits this machine"))
+    _add_models(add, common)
     _add_json(add("gpus", help="what this machine has to compute on"))
     _add_control(add, common)
+
+
+def _add_models(add: Callable[..., argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    models = add("models", help="what is on disk, and whether it fits this machine")
+    _add_json(models)
+    actions = models.add_subparsers(title="actions", metavar="ACTION", dest="action")
+    prune = actions.add_parser(
+        "prune",
+        parents=[common],
+        help="list stages and unfinished downloads that nobody uses, or delete them",
+    )
+    prune.add_argument("--yes", action="store_true", help="delete them")
+    _add_json(prune, default=argparse.SUPPRESS)  # or it would hide the `--json` before the action
 
 
 def _add_control(add: Callable[..., argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
@@ -256,8 +269,8 @@ def _add_control(add: Callable[..., argparse.ArgumentParser], common: argparse.A
     add("rotate-key", help="make this node a new one: a new key")
 
 
-def _add_json(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="print JSON")
+def _add_json(command: argparse.ArgumentParser, default: bool | str = False) -> None:
+    command.add_argument("--json", action="store_true", default=default, help="print JSON")
 
 
 def home_of(arguments: argparse.Namespace) -> Path:

@@ -1,4 +1,5 @@
-"""`mesh-llm models`: what is on disk, what it needs, and whether it fits this machine."""
+"""`mesh-llm models`: what is on disk, what it needs, and whether it fits this machine. `models prune` is in
+`prune.py`."""
 
 import json
 import os
@@ -7,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mesh_llm.cli import tables
+from mesh_llm.cli import prune, tables
 from mesh_llm.cli.arguments import home_of
 from mesh_llm.core.errors import MeshError
 from mesh_llm.core.model import ModelFacts
@@ -36,6 +37,8 @@ class Row:
 
 
 async def run(arguments: Namespace) -> int:
+    if arguments.action == "prune":
+        return await prune.run(arguments)
     places = ModelPlaces.from_environment(os.environ, home_of(arguments))
     library = Library(places, load_catalogue(places.own_catalogue))
     _, machine = await measure_machine((), os.environ)
