@@ -235,11 +235,17 @@ TINY_MODELS: dict[str, TinyModel] = {
 
 
 def write_tiny_model(
-    path: Path, architecture: str, *, seed: int = 0, tensors_per_file: int = 0, layers: int = 0
+    path: Path,
+    architecture: str,
+    *,
+    seed: int = 0,
+    tensors_per_file: int = 0,
+    layers: int = 0,
+    tiny: TinyModel | None = None,
 ) -> list[Path]:
     """The files of the model: `path`, or with `tensors_per_file` parts named after it. `layers`: other than
-    usual, where the architecture's pattern allows it."""
-    tiny = TINY_MODELS[architecture]
+    usual, where the architecture's pattern allows it. `tiny`: how to make it, if not as TINY_MODELS says."""
+    tiny = tiny or TINY_MODELS[architecture]
     writer = gguf.GGUFWriter(path, architecture, split_max_tensors=tensors_per_file)
     count = layers or tiny.layers
     _add_keys(writer, tiny, count, architecture)
@@ -273,7 +279,7 @@ def _add_keys(writer: gguf.GGUFWriter, tiny: TinyModel, layers: int, architectur
     writer.add_name("Tiny")  # llama.cpp takes other names for hints: "phi3" asks for tokens of Phi 3
     for key, value in (usual | dict(tiny.keys)).items():
         if value is not None:
-            _add_key(writer, f"{architecture}.{key}", value)
+            _add_key(writer, key if key.startswith("xielu.") else f"{architecture}.{key}", value)
 
 
 def _add_key(writer: gguf.GGUFWriter, key: str, value: Any) -> None:

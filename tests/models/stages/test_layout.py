@@ -1,7 +1,6 @@
 """What stage files hold: ordinary GGUF files, their layers counted from 0, nothing of the model changed."""
 
 import itertools
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +13,13 @@ from mesh_llm.core.errors import ModelDamaged, RequestRefused
 from mesh_llm.core.stages import LayerRange
 from mesh_llm.models.gguf.contents import Header, Skipped
 from mesh_llm.models.gguf.header import read_file_header
-from mesh_llm.models.gguf.stageable import STAGEABLE
+from mesh_llm.models.gguf.stageable import STAGEABLE, cuttable, embedding_scale
 from mesh_llm.models.stages.layout import StageLayout, stage_layout
 from mesh_llm.models.stages.stage_keys import stage_keys
 from tests.engine.stage.chains import chain, whole
 from tests.engine.stage.test_exactness import greedy_differences, largest
-from tests.tiny_models import TINY_MODELS, WIDTH, write_tiny_model
+from tests.more_tiny_models import MORE_TINY_MODELS
+from tests.tiny_models import TINY_MODELS, write_tiny_model
 
 KNOWN = sorted(TINY_MODELS.keys() & STAGEABLE.keys())
 
@@ -157,6 +157,19 @@ def test_bytes_that_lie_side_by_side_are_copied_at_once(tmp_path: Path, tensors_
             assert len(layout.copies) <= 10
 
 
+def cut(source: Path, path: Path, first: int, end: int) -> Path:
+    parts = headers([source])
+    is_head = end == len(cuttable(parts).layer_bytes)
+    return written(stage_layout(parts, LayerRange(first, end), is_head=is_head), [source], path)
+
+
+async def largest_difference(source: Path, cuts: tuple[int, ...], folder: Path) -> float:
+    scale = embedding_scale(headers([source]))
+    with whole(source) as model:
+        async with chain(source, cuts, folder, scale=scale, cut=cut) as stages:
+            return largest(await greedy_differences(model, stages, vocabulary=250))
+
+
 @pytest.mark.real
 @pytest.mark.parametrize(
     ("architecture", "cuts"), [("gemma3", (3, 7)), ("gpt-oss", (3,)), ("deepseek2", (1,)), ("gemma3", (5,))]
@@ -166,17 +179,17 @@ async def test_windows_and_dense_layers_are_right_wherever_the_model_is_cut(
 ) -> None:
     """Off the window's pattern, and within the leading dense layers."""
     (source,) = write_tiny_model(tmp_path / "whole.gguf", architecture)
-    scale = math.sqrt(WIDTH) if architecture == "gemma3" else 1.0
+    assert await largest_difference(source, cuts, tmp_path) == 0.0
 
-    def cut(source: Path, path: Path, first: int, end: int) -> Path:
-        is_head = end == TINY_MODELS[architecture].layers
-        return written(
-            stage_layout(headers([source]), LayerRange(first, end), is_head=is_head), [source], path
-        )
 
-    with whole(source) as model:
-        async with chain(source, cuts, tmp_path, scale=scale, cut=cut) as stages:
-            assert largest(await greedy_differences(model, stages, vocabulary=250)) == 0.0
+@pytest.mark.real
+@pytest.mark.parametrize("architecture", sorted(MORE_TINY_MODELS.keys() & STAGEABLE.keys()))
+async def test_what_the_table_says_of_further_architectures_is_true(
+    tmp_path: Path, architecture: str
+) -> None:
+    tiny = MORE_TINY_MODELS[architecture]
+    (source,) = write_tiny_model(tmp_path / "whole.gguf", architecture, tiny=tiny)
+    assert await largest_difference(source, (2, 5), tmp_path) == 0.0
 
 
 @pytest.mark.real

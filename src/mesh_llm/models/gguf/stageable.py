@@ -9,6 +9,7 @@ here into a stage's header.
 """
 
 import math
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -62,7 +63,15 @@ def _vocabulary(keys: Keys) -> int:
 
 
 def _minicpm_guesses(keys: Keys) -> Mapping[str, Scalar]:
-    return {} if keys.has("residual_scale") else {"residual_scale": 1.4 / math.sqrt(trunk_of(keys))}
+    """`1.4f / sqrtf(n_layer)`, each step rounded to 32 bits as there."""
+    if keys.has("residual_scale"):
+        return {}
+    return {"residual_scale": _rounded(_rounded(1.4) / _rounded(math.sqrt(trunk_of(keys))))}
+
+
+def _rounded(number: float) -> float:
+    """To the nearest 32-bit float."""
+    return struct.unpack("<f", struct.pack("<f", number))[0]
 
 
 def _is_lite(keys: Keys) -> bool:
