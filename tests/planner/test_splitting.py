@@ -205,7 +205,7 @@ def test_a_forced_split_goes_as_far_as_there_are_cuts() -> None:
 
 def test_a_forced_split_waits_for_nodes() -> None:
     wait = wait_of(BIG, view(64, 64, 0.01), SplitWish(stages=3))
-    assert "--split 3 takes as many nodes, and 2 are within reach" in wait.because
+    assert "--stages 3 takes as many nodes, and 2 are within reach" in wait.because
     assert "Not counted: n2 (10.7 MB: too little for a stage)" in wait.because
     assert isinstance(plan(BIG, view(64, 64, 0.01, wait.missing_bytes / GIB), SplitWish(stages=3)), Stages)
 
@@ -277,7 +277,7 @@ def test_nodes_that_are_far_from_each_other_wait_for_one_between() -> None:
 def test_too_little_memory_is_said_with_how_much_is_missing_and_what_helps() -> None:
     wait = wait_of(BIG, view(16, 16))
     assert "needs 44.6 GB whole" in wait.because and "2 nodes within reach, with 34.4 GB" in wait.because
-    assert "Start mesh-llm on one more machine near by" in wait.because
+    assert "missing: start mesh-llm on one more machine near by" in wait.because
     assert isinstance(plan(BIG, view(16, 16, wait.missing_bytes / GIB), SplitWish()), Stages)
     assert isinstance(plan(BIG, view(16, 16, (wait.missing_bytes - 1) / GIB), SplitWish()), Wait)
 

@@ -60,5 +60,5 @@ class SplitWish:
     """Sequences in the ring at once."""
     batch: int = BATCH
     stages: int | None = None
-    """`--split`: None splits only what fits no node, 0 into any number of stages (two at least), N into N."""
+    """`--split` and `--stages`: None splits only what fits no node, 0 into two at least, N into N."""
     round_trip_max_s: float = ROUND_TRIP_MAX_S

@@ -86,8 +86,8 @@ def _check_stages(model: Cuttable, stages: int) -> None:
         )
     if stages != 0 and not 2 <= stages <= most:
         raise RequestRefused(
-            f"--split {stages}: this model can be cut into 2 to {most} stages. Give a number of these, or"
-            " --split without one.",
+            f"--stages {stages}: this model can be cut into 2 to {most} stages. Give a number of these, or"
+            " --split alone.",
             parameter="split",
         )
 
@@ -268,15 +268,15 @@ class _Splitting:
         whole = least(self._model.facts, _fit_wish(self._wish)).total
         return Wait(
             missing,
-            f"The model needs {human_bytes(whole)} whole. {self._lacking(ground)} Start mesh-llm on one more"
-            f" machine near by that can give {human_bytes(missing)}, free memory on these"
+            f"The model needs {human_bytes(whole)} whole. {self._lacking(ground)} {human_bytes(missing)} are"
+            f" missing: start mesh-llm on one more machine near by that can give so much, free memory on these"
             f"{self._smaller_context()}, or choose a smaller model or a smaller quantisation of it."
             f"{self._left_out()}",
         )
 
     def _lacking(self, ground: Ground) -> str:
         if self._stages is not None and ground.nodes < self._stages:
-            return f"--split {self._stages} takes as many nodes, and {ground.nodes} are within reach."
+            return f"--stages {self._stages} takes as many nodes, and {ground.nodes} are within reach."
         if self._fewest(ground.as_if_all_were_near()):
             return "The nodes that could hold it together are too far from each other for a ring."
         nodes = "This node alone" if ground.nodes == 1 else f"The {ground.nodes} nodes within reach"
