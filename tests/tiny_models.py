@@ -25,6 +25,9 @@ CONTEXT = 512
 WINDOW = 8
 """Short, so that a test soon sees whether it is kept."""
 
+VOCABULARY = 0
+"""In place of a size: the size of the vocabulary."""
+
 WORDS = ("the", "mesh", "node", "stage", "layer", "ring", "head", "token", "of", "and", "a", "is")
 TEMPLATE = (
     "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
@@ -300,6 +303,7 @@ def _tensors(tiny: TinyModel, layers: int, vocabulary: int) -> Tensors:
     if not tiny.is_tied:
         tensors["output.weight"] = (WIDTH, vocabulary)
     tensors |= tiny.extra
+    tensors = {name: tuple(size or vocabulary for size in sizes) for name, sizes in tensors.items()}
     for layer in range(layers):
         tensors |= {f"blk.{layer}.{name}": sizes for name, sizes in tiny.layer(layer).items()}
     return tensors

@@ -202,3 +202,7 @@ async def test_a_head_of_all_layers_is_the_model(tmp_path: Path) -> None:
         with whole(file) as model:
             answers.append(model("decode", [0] * 5, list(range(5)), tokens=tokens))
     assert np.array_equal(*answers)
+
+
+def test_no_architecture_is_in_the_table_that_was_not_held_against_the_engine() -> None:
+    assert STAGEABLE.keys() <= TINY_MODELS.keys() | MORE_TINY_MODELS.keys()
