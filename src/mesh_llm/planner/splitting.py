@@ -269,7 +269,7 @@ class _Splitting:
         return Wait(
             missing,
             f"The model needs {human_bytes(whole)} whole. {self._lacking(ground)} {human_bytes(missing)} are"
-            f" missing: start mesh-llm on one more machine near by that can give so much, free memory on these"
+            f" missing: start mesh-llm on one more machine near by that has so much, free memory on these"
             f"{self._smaller_context()}, or choose a smaller model or a smaller quantisation of it."
             f"{self._left_out()}",
         )
