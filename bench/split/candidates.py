@@ -46,6 +46,12 @@ class Load:
     slots: int
     batch: int
     threads: int = 1
+    gpu_layers: int = 0
+    cards: bool = False
+    """Whether each process sees one GPU only: the head the first, stage N the one after N others."""
+
+    def environment(self, place: int) -> dict[str, str]:
+        return {**os.environ, **({"CUDA_VISIBLE_DEVICES": str(place)} if self.cards else {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,8 @@ class Candidate:
 
 def layers_of(model: LocalModel, stages: int) -> tuple[LayerRange, ...]:
     """As a mesh of equal nodes would deal them out, in the order of the ring, the head's last."""
+    if stages == 1:
+        return (LayerRange(0, model.facts.layers),)
     nodes = [NodeId(f"{number:064x}") for number in range(stages)]
     me, *others = (StageHost(node, ROOM) for node in nodes)
     near = {pair(one, other): 0.0 for one in nodes for other in nodes if one != other}
@@ -94,14 +102,15 @@ async def split(model: LocalModel, places: ModelPlaces, stages: int, load: Load)
             settings = _stage_settings(
                 model, await stack.enter_async_context(kept), layers, load, folder, number
             )
-            worker = await stack.enter_async_context(StageWorker.start(settings, os.environ, lambda _: None))
+            starting = StageWorker.start(settings, load.environment(number), lambda _: None)
+            worker = await stack.enter_async_context(starting)
             sockets.append((await worker.wait_until_ready()).socket_path)
             pids.append(worker.pid)
         kept = store.stage(identity, last, is_head=True, parts=headers, source=source)
         file = await stack.enter_async_context(kept)
         settings = _head_settings(model, file, embedding_scale(headers), len(remote), load, sockets[0])
         head = await stack.enter_async_context(
-            PipelineHead.start(settings, os.environ, lambda _: None, lambda _: None)
+            PipelineHead.start(settings, load.environment(0), lambda _: None, lambda _: None)
         )
         await head.wait_until_loaded()
         if remote:
@@ -161,7 +170,7 @@ def _stage_settings(
         batch=load.batch,
         kv_type="f16",
         threads=load.threads,
-        gpu_layers=0,
+        gpu_layers=load.gpu_layers,
         device_shares=(),
         memory_bytes=0,
         socket_path=str(folder / str(number)),
@@ -180,7 +189,7 @@ def _head_settings(
         batch=load.batch,
         kv_type="f16",
         threads=load.threads,
-        gpu_layers=0,
+        gpu_layers=load.gpu_layers,
         device_shares=(),
         stages=stages,
         activations="f32",
