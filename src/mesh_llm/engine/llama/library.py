@@ -9,6 +9,7 @@ import importlib.util
 import math
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from mesh_llm.engine.llama import declarations as declared
 
 VARIABLE = "MESH_LLM_LIBLLAMA"
 """In the environment: the path of a libllama of the same build, for GPUs that the wheel knows nothing of."""
+
+STANDARD_LIBRARY = "libstdc++.so.6"
 
 PACKAGE = "xllamacpp"
 SUFFIXES = (".so", ".dylib", ".pyd")
@@ -42,6 +45,8 @@ class Library:
 def load_library(environment: Mapping[str, str]) -> Library:
     """Find, check and start it. Raises EngineFailed where there is none, or one of another build."""
     own = environment.get(VARIABLE)
+    if own:
+        _put_in_front(STANDARD_LIBRARY)
     library = Library(Path(own) if own else find_wheel())
     check(library)
     library.llama_log_set(_log, None)
@@ -63,6 +68,13 @@ def find_wheel() -> Path:
     if not found:
         raise EngineFailed(f"the engine is not installed: pip install {declared.WHEEL}")
     return found[0]
+
+
+def _put_in_front(name: str) -> None:
+    """For all lookups of this process. A build for CUDA has pieces of the C++ library inside libggml-cuda;
+    where libllama finds those before the real ones, its first regular expression crashes."""
+    with suppress(OSError):  # a system without it has a build that does not need it
+        ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
 
 
 def _open(path: Path) -> ctypes.CDLL:
