@@ -25,7 +25,7 @@ from mesh_llm.engine.stage.stage_worker import StageWorker
 from mesh_llm.engine.whole.llama_server import LlamaServer
 from mesh_llm.engine.whole.settings import EngineSettings
 from mesh_llm.models.gguf.header import read_file_header
-from mesh_llm.models.gguf.stageable import cuttable, embedding_scale, residual_name
+from mesh_llm.models.gguf.stageable import cuttable, embedding_scale, entrance_name, residual_name
 from mesh_llm.models.library import LocalModel
 from mesh_llm.models.places import ModelPlaces
 from mesh_llm.models.stages.ranges import FileRanges
@@ -96,12 +96,11 @@ async def split(model: LocalModel, places: ModelPlaces, stages: int, load: Load)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         sockets, pids = [str(folder / "0")], list[int]()
         *remote, last = layers_of(model, stages)
-        identity = "be" * 32
+        identity, entrance = "be" * 32, entrance_name(headers)
         for number, layers in enumerate(remote, start=1):
             kept = store.stage(identity, layers, is_head=False, parts=headers, source=source)
-            settings = _stage_settings(
-                model, await stack.enter_async_context(kept), layers, load, folder, number
-            )
+            file = await stack.enter_async_context(kept)
+            settings = replace(_stage_settings(model, file, layers, load, folder, number), entrance=entrance)
             starting = StageWorker.start(settings, load.environment(number), lambda _: None)
             worker = await stack.enter_async_context(starting)
             sockets.append((await worker.wait_until_ready()).socket_path)
@@ -109,6 +108,7 @@ async def split(model: LocalModel, places: ModelPlaces, stages: int, load: Load)
         kept = store.stage(identity, last, is_head=True, parts=headers, source=source)
         file = await stack.enter_async_context(kept)
         settings = _head_settings(model, file, embedding_scale(headers), len(remote), load, sockets[0])
+        settings = replace(settings, entrance=entrance)
         head = await stack.enter_async_context(
             PipelineHead.start(settings, load.environment(0), lambda _: None, lambda _: None)
         )
