@@ -205,7 +205,7 @@ def test_a_forced_split_goes_as_far_as_there_are_cuts() -> None:
 
 def test_a_forced_split_waits_for_nodes() -> None:
     wait = wait_of(BIG, view(64, 64, 0.01), SplitWish(stages=3))
-    assert "--stages 3 takes as many nodes, and 2 are within reach" in wait.because
+    assert "--stages 3 takes as many nodes, this one included: 1 more must join" in wait.because
     assert "Not counted: n2 (10.7 MB: too little for a stage)" in wait.because
     assert isinstance(plan(BIG, view(64, 64, 0.01, wait.missing_bytes / GIB), SplitWish(stages=3)), Stages)
 

@@ -19,6 +19,9 @@ NODE_TITLES = (
 MODEL_TITLES = ("model", "state", "nodes>", "size>")
 STAGE_TITLES = ("split model", "layers>", "node", "id", "")
 
+REASON_CHARACTERS_MAX = 60
+"""Of a reason in the table."""
+
 Fields = dict[str, Any]
 Served = tuple[str, str, float]
 """Name, state, tokens a second (0 where unknown)."""
@@ -97,7 +100,12 @@ def _rows(node: tuple[str, ...], models: list[Served]) -> Iterable[tuple[str, ..
 def _state(model: Fields) -> str:
     if model["condition"] == "loading":
         return f"loading {model['loaded']:.0%}"
-    return f"{model['condition']}: {model['reason']}" if "reason" in model else model["condition"]
+    return f"{model['condition']}: {_short(model['reason'])}" if "reason" in model else model["condition"]
+
+
+def _short(reason: str) -> str:
+    """The log and --json have it whole."""
+    return reason if len(reason) <= REASON_CHARACTERS_MAX else f"{reason[: REASON_CHARACTERS_MAX - 3]}..."
 
 
 def model_rows(status: Fields) -> Iterable[tuple[str, ...]]:

@@ -60,7 +60,7 @@ class SplitClaim:
     """A node's word, in its advert, that it wants to run a model over several nodes (`splits/claims.py`)."""
 
     model: str
-    """Which model, the same on every node: name and hash of its file."""
+    """Which model: its identity, the same wherever the files have the same bytes."""
     state: str = "wanting"
     """A ClaimState; newer peers may know more, which count as `wanting`."""
     room: int = 0

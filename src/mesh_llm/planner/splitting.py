@@ -256,7 +256,7 @@ class _Splitting:
 
     def _why_split(self, stages: int) -> str:
         if self._wish.stages is not None:
-            return f"--split was given: {stages} nodes hold it together.{self._left_out()}"
+            return f"A split was asked for: {stages} nodes hold it together.{self._left_out()}"
         return f"No node holds the whole model: {stages} hold it together, and no fewer.{self._left_out()}"
 
     def _wait(self) -> Wait:
@@ -266,21 +266,28 @@ class _Splitting:
         ground = self._ground(self._near, unmeasured=0.0)
         missing = self._missing(ground)
         whole = least(self._model.facts, _fit_wish(self._wish)).total
-        return Wait(
-            missing,
-            f"The model needs {human_bytes(whole)} whole. {self._lacking(ground)} {human_bytes(missing)} are"
-            f" missing: start mesh-llm on one more machine near by that has so much, free memory on these"
-            f"{self._smaller_context()}, or choose a smaller model or a smaller quantisation of it."
-            f"{self._left_out()}",
-        )
+        needs = f"The model needs {human_bytes(whole)} whole."
+        return Wait(missing, f"{needs} {self._lacking(ground, missing)}{self._left_out()}")
 
-    def _lacking(self, ground: Ground) -> str:
+    def _lacking(self, ground: Ground, missing: int) -> str:
         if self._stages is not None and ground.nodes < self._stages:
-            return f"--stages {self._stages} takes as many nodes, and {ground.nodes} are within reach."
+            more = self._stages - ground.nodes
+            return (
+                f"--stages {self._stages} takes as many nodes, this one included: {more} more must join, near"
+                f" by and with {human_bytes(missing)} for it."
+            )
         if self._fewest(ground.as_if_all_were_near()):
-            return "The nodes that could hold it together are too far from each other for a ring."
+            return (
+                "The nodes that could hold it together are too far from each other for a ring, or have not"
+                f" reached each other yet. One more near by with {human_bytes(missing)} would do."
+            )
         nodes = "This node alone" if ground.nodes == 1 else f"The {ground.nodes} nodes within reach"
-        return f"{nodes}, with {human_bytes(sum(ground.rooms))} for it, cannot hold it in stages."
+        return (
+            f"{nodes}, with {human_bytes(sum(ground.rooms))} for it, cannot hold it in stages."
+            f" {human_bytes(missing)} are missing: start mesh-llm on one more machine near by that has so"
+            f" much, free memory on these{self._smaller_context()}, or choose a smaller model or a smaller"
+            " quantisation of it."
+        )
 
     def _missing(self, ground: Ground) -> int:
         """What one more node must have to close the gap before the head."""

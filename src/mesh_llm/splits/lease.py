@@ -1,6 +1,6 @@
 """The leader's end of a lease: a stage on another node, for as long as the context lasts.
 
-Counterpart: `hosting.py`. What to do about what is heard is `leading.py`'s business.
+Counterpart: `hosting.py`. What to do about what is heard is `assembly.py`'s business.
 """
 
 from collections.abc import AsyncGenerator
