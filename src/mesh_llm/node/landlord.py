@@ -17,9 +17,11 @@ from mesh_llm.core.stages import SplitClaim
 from mesh_llm.engine.stage.settings import StageSettings
 from mesh_llm.engine.stage.stage_worker import StageWorker
 from mesh_llm.models.gguf.contents import Header
-from mesh_llm.models.gguf.stageable import cuttable, residual_name
+from mesh_llm.models.gguf.header import read_file_header
+from mesh_llm.models.gguf.stageable import cuttable, entrance_name, residual_name
 from mesh_llm.models.stages.ranges import RangeSource, SourcePart, read_remote_headers
 from mesh_llm.models.stages.store import StageStore
+from mesh_llm.models.threads import run_to_end
 from mesh_llm.node.own_models import OwnModels
 from mesh_llm.planner.capacity import shares
 from mesh_llm.planner.memory import KV_TYPES
@@ -102,6 +104,7 @@ class NodeLandlord:
         self, assign: Assign, file: Path, on_loaded: Callable[[float], None]
     ) -> AsyncGenerator[StageWorker]:
         machine, devices = self._models.machine, self._models.all_devices
+        header = await run_to_end(read_file_header, file)
         with tempfile.TemporaryDirectory(prefix="mesh-llm-") as folder:
             settings = StageSettings(
                 model_path=str(file),
@@ -117,6 +120,7 @@ class NodeLandlord:
                 device_shares=shares(devices, machine.devices) if machine.devices else (),
                 memory_bytes=0 if machine.devices else assign.memory_bytes,
                 socket_path=str(Path(folder) / SOCKET),
+                entrance=entrance_name([header]),
             )
             async with StageWorker.start(settings, self._environment, on_loaded) as worker:
                 yield worker

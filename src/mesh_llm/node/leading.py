@@ -15,7 +15,7 @@ from mesh_llm.engine.head.pipeline_head import PipelineHead
 from mesh_llm.engine.head.ring_state import RingState, RingUp
 from mesh_llm.engine.head.settings import HeadSettings
 from mesh_llm.mesh.service import Mesh
-from mesh_llm.models.gguf.stageable import embedding_scale
+from mesh_llm.models.gguf.stageable import embedding_scale, entrance_name
 from mesh_llm.models.stages.store import StageStore
 from mesh_llm.node.landlord import SOCKET
 from mesh_llm.node.own_models import OwnModels
@@ -162,4 +162,5 @@ class Leading:
             activations=self._settings.activations,
             embedding_scale=embedding_scale(self._source.headers),
             socket_path=str(socket),
+            entrance=entrance_name(self._source.headers),
         )

@@ -1,15 +1,15 @@
 """A chain of stages gives what the whole model gives, to the last bit."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from mesh_llm.engine.ring.frames import Command, Operation
-from tests.engine.stage.chains import Cut, chain, obey, whole
-from tests.engine.stage.stage_files import lay_out_stage, write_stage
-from tests.tiny_models import TINY_MODELS, WIDTH, write_tiny_model
+from mesh_llm.models.gguf.header import read_file_header
+from mesh_llm.models.gguf.stageable import embedding_scale, entrance_name
+from tests.engine.stage.chains import chain, obey, whole
+from tests.tiny_models import TINY_MODELS, write_tiny_model
 
 pytestmark = pytest.mark.real
 
@@ -98,46 +98,18 @@ async def largest_difference(source, folder, steps) -> float:
     return largest(differences)
 
 
-ROOT = math.sqrt(WIDTH)
-
-
-@dataclass(frozen=True)
-class Cutting:
-    cuts: tuple[int, ...] = (2, 4)
-    scale: float = 1.0
-    entrance: str | None = None
-    cut: Cut = lay_out_stage
-
-
-CUTTINGS = {
-    "llama": Cutting(),
-    "qwen2": Cutting(),
-    "qwen3": Cutting((1, 2, 3)),
-    "qwen3moe": Cutting(),
-    "gemma2": Cutting(scale=ROOT, entrance="inp_scaled", cut=write_stage),
-    "gemma3": Cutting((6,), scale=ROOT),
-    "phi3": Cutting(),
-    "glm4": Cutting(entrance="embd", cut=write_stage),
-    "gpt-oss": Cutting(),
-    "granite": Cutting(),
-    "smollm3": Cutting((4,)),
-    "deepseek2": Cutting(),
-}
+CUTS = {"qwen3": (1, 2, 3), "gemma3": (6,), "smollm3": (4,)}
+"""Of tiny models; others are cut at 2 and 4."""
 
 
 @pytest.mark.parametrize("architecture", TINY_MODELS)
 async def test_a_tiny_model_of_each_architecture_in_stages_equals_the_whole(tmp_path, architecture):
-    cutting = CUTTINGS[architecture]
+    cuts = CUTS.get(architecture, (2, 4))
     (source,) = write_tiny_model(tmp_path / "whole.gguf", architecture)
+    parts = [read_file_header(source)]
+    scale, entrance = embedding_scale(parts), entrance_name(parts)
     with whole(source) as model:
-        async with chain(
-            source,
-            cutting.cuts,
-            tmp_path,
-            scale=cutting.scale,
-            entrance=cutting.entrance,
-            cut=cutting.cut,
-        ) as stages:
+        async with chain(source, cuts, tmp_path, scale=scale, entrance=entrance) as stages:
             differences = await greedy_differences(model, stages, vocabulary=250)
             assert len(differences) == 23 and largest(differences) == 0.0
-            assert stages.stages_passed == len(cutting.cuts)
+            assert stages.stages_passed == len(cuts)

@@ -12,9 +12,9 @@ from mesh_llm.models.gguf.header import read_file_header
 from mesh_llm.models.gguf.keys import Keys
 from mesh_llm.models.gguf.stageable import (
     STAGEABLE,
-    TAKES_TOKENS_ONLY,
     cuttable,
     embedding_scale,
+    entrance_name,
     layer_of,
     lengths_refused,
     residual_name,
@@ -57,12 +57,6 @@ def test_an_architecture_that_is_not_known_is_refused_by_name() -> None:
     assert "test.gguf (architecture `mamba`) cannot be split (yet)" in said and "Run it on a node" in said
 
 
-@pytest.mark.parametrize("architecture", TAKES_TOKENS_ONLY)
-def test_a_graph_that_takes_no_hidden_states_is_refused(architecture: str) -> None:
-    assert ".cpp" in refusal(architecture, {})
-    assert architecture not in STAGEABLE
-
-
 @pytest.mark.parametrize(
     ("architecture", "keys", "words"),
     [
@@ -72,6 +66,7 @@ def test_a_graph_that_takes_no_hidden_states_is_refused(architecture: str) -> No
         ("llama", {"general.tensor_extra.name": ("blk.0.attn_q.weight",)}, "single tensors by name"),
         ("exaone4", {"block_count": 64}, "by its 64 layers"),
         ("command-r", {"block_count": 64}, "by its 64 layers"),
+        ("gemma2", {"block_count": 46, "attention.key_length": 128}, "by its 46 layers"),
         ("gemma3", {"block_count": 62, "attention.key_length": 128}, "by its 62 layers"),
     ],
 )
@@ -128,7 +123,9 @@ def test_layers_that_only_draft_belong_to_no_stage() -> None:
 
 def test_engines_are_told_the_residual_and_the_scale() -> None:
     assert residual_name(12) == "l_out-11"
-    assert embedding_scale([header("gemma3", {})]) == 8.0
+    assert embedding_scale([header("gemma3", {})]) == embedding_scale([header("gemma2", {})]) == 8.0
+    assert entrance_name([header("gemma2", {})]) == "inp_scaled"
+    assert entrance_name([header("gemma3", {})]) is None
     assert embedding_scale([header("granite", {"embedding_scale": 12.0})]) == 1.0
 
 

@@ -13,7 +13,7 @@ from mesh_llm.core.errors import ModelDamaged, RequestRefused
 from mesh_llm.core.stages import LayerRange
 from mesh_llm.models.gguf.contents import Header, Skipped
 from mesh_llm.models.gguf.header import read_file_header
-from mesh_llm.models.gguf.stageable import STAGEABLE, cuttable, embedding_scale
+from mesh_llm.models.gguf.stageable import STAGEABLE, cuttable, embedding_scale, entrance_name
 from mesh_llm.models.stages.layout import StageLayout, stage_layout
 from mesh_llm.models.stages.stage_keys import stage_keys
 from tests.engine.stage.chains import chain, whole
@@ -164,9 +164,10 @@ def cut(source: Path, path: Path, first: int, end: int) -> Path:
 
 
 async def largest_difference(source: Path, cuts: tuple[int, ...], folder: Path) -> float:
-    scale = embedding_scale(headers([source]))
+    parts = headers([source])
+    scale, entrance = embedding_scale(parts), entrance_name(parts)
     with whole(source) as model:
-        async with chain(source, cuts, folder, scale=scale, cut=cut) as stages:
+        async with chain(source, cuts, folder, scale=scale, entrance=entrance, cut=cut) as stages:
             return largest(await greedy_differences(model, stages, vocabulary=250))
 
 

@@ -3,7 +3,8 @@
 Source: llama.cpp b11549, src/models. For each entry the constructor of the graph was read (`graph::graph` of
 the file named): it must look at nothing but its own layers, its input and positions, and name what a layer
 leaves `l_out`; and `load_arch_hparams`, for what is guessed from the number of layers. The input is a vector
-for every stage, which `llm_graph_context::build_inp_embd` (llama-graph.cpp) takes in place of tokens.
+for every stage, which `llm_graph_context::build_inp_embd` (llama-graph.cpp) takes in place of tokens; where
+the graph would treat vectors as no stage may, they are written over its `entrance` instead.
 An architecture that is not here is not cut. Counterpart: `models/stages/stage_keys.py` writes what is said
 here into a stage's header.
 """
@@ -45,6 +46,9 @@ class Stageable:
     """Embedding rows are multiplied with the root of their width, vectors that come in are not."""
     scales_vectors: bool = False
     """By `embedding_scale`, and vectors too: for every stage but the first it is set to 1."""
+    entrance: str | None = None
+    """Name of the tensor that hidden states are written over where the graph spoils vectors, or ends at them;
+    what stands before it is computed from tokens that mean nothing. None: it takes vectors as they are."""
     guesses: Guesses = _none
     """Keys that llama.cpp guesses from the number of layers where the header lacks them: as it would for the
     whole model."""
@@ -95,10 +99,19 @@ def _deepseek2_counts(keys: Keys) -> frozenset[int]:
 
 
 def _gemma3_counts(keys: Keys) -> frozenset[int]:
-    """62 layers are Gemma 3 27B, which scales queries by width and heads, the others by the key's length."""
+    """62 layers are Gemma 3 27B, which scales queries as the one of Gemma 2 does."""
+    return _scales_queries_otherwise(keys, 62)
+
+
+def _scales_queries_otherwise(keys: Keys, layers: int) -> frozenset[int]:
     width, heads = keys.required_number("embedding_length"), max(1, keys.number("attention.head_count"))
     same = width // heads == keys.number("attention.key_length", width // heads)
-    return frozenset() if same else frozenset({62})
+    return frozenset() if same else frozenset({layers})
+
+
+def _gemma2_counts(keys: Keys) -> frozenset[int]:
+    """46 layers are Gemma 2 27B, which scales queries by width and heads, the others by the key's length."""
+    return _scales_queries_otherwise(keys, 46)
 
 
 def _command_r_counts(keys: Keys) -> frozenset[int]:
@@ -110,6 +123,12 @@ def _exaone4_counts(_: Keys) -> frozenset[int]:
     """64 layers are the model of 32 B, the only one whose layers slide."""
     return frozenset({64})
 
+
+SCALED = "inp_scaled"
+"""What gemma.cpp and gemma2.cpp make of embeddings, and of vectors just so."""
+
+EMBEDDED = "embd"
+"""What `build_inp_embd` ends with. Without M-RoPE glm4.cpp and glm4-moe.cpp abort at vectors (`ubatch.embd`)."""
 
 STAGEABLE: dict[str, Stageable] = {
     "apertus": Stageable("apertus.cpp"),
@@ -127,7 +146,11 @@ STAGEABLE: dict[str, Stageable] = {
     "exaone": Stageable("exaone.cpp"),
     "exaone4": Stageable("exaone4.cpp", counts=_exaone4_counts),
     "falcon": Stageable("falcon.cpp"),
+    "gemma": Stageable("gemma.cpp", scales_tokens=True, entrance=SCALED),
+    "gemma2": Stageable("gemma2.cpp", scales_tokens=True, entrance=SCALED, counts=_gemma2_counts),
     "gemma3": Stageable("gemma3.cpp", scales_tokens=True, counts=_gemma3_counts),
+    "glm4": Stageable("glm4.cpp", entrance=EMBEDDED),
+    "glm4moe": Stageable("glm4-moe.cpp", entrance=EMBEDDED),
     "gpt-oss": Stageable("openai-moe.cpp"),
     "granite": Stageable("granite.cpp", scales_vectors=True),
     "granitemoe": Stageable("granite-moe.cpp", scales_vectors=True),
@@ -158,22 +181,13 @@ STAGEABLE: dict[str, Stageable] = {
 }
 """By `general.architecture`. Sliding windows need no period: a stage's header lists which layers slide."""
 
-TAKES_TOKENS_ONLY: dict[str, str] = {
-    "gemma": "its graph scales hidden states as if they were embeddings (gemma.cpp)",
-    "gemma2": "its graph scales hidden states as if they were embeddings (gemma2.cpp)",
-    "glm4": "its graph takes tokens only (glm4.cpp)",
-    "glm4moe": "its graph takes tokens only (glm4-moe.cpp)",
-}
-"""Why what many people run cannot be cut."""
-
 
 def stageable(parts: Sequence[Header]) -> Stageable:
     """How this model is cut. Raises RequestRefused where it cannot be, ModelDamaged."""
     keys = Keys(parts[0].name, parts[0].metadata)
     known = STAGEABLE.get(keys.architecture)
     if known is None:
-        why = TAKES_TOKENS_ONLY.get(keys.architecture, "how to cut its architecture is not known")
-        raise _refused(keys, why)
+        raise _refused(keys, "how to cut its architecture is not known")
     if "general.tensor_extra.name" in parts[0].metadata:
         raise _refused(keys, "its header speaks of single tensors by name")
     if keys.has("deepstack_mapping"):
@@ -229,6 +243,11 @@ def residual_name(layers: int) -> str:
     """The tensor in which a stage of so many layers leaves the residual stream, e.g. `l_out-11`: what
     `llm_graph_context::cb` makes of `l_out` and the layer's number in its own file."""
     return f"l_out-{layers - 1}"
+
+
+def entrance_name(parts: Sequence[Header]) -> str | None:
+    """The tensor that every stage and the head write hidden states over; None where they go in as vectors."""
+    return stageable(parts).entrance
 
 
 def embedding_scale(parts: Sequence[Header]) -> float:
