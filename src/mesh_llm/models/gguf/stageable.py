@@ -128,7 +128,7 @@ SCALED = "inp_scaled"
 """What gemma.cpp and gemma2.cpp make of embeddings, and of vectors just so."""
 
 EMBEDDED = "embd"
-"""What `build_inp_embd` ends with. Without M-RoPE glm4.cpp and glm4-moe.cpp abort at vectors (`ubatch.embd`)."""
+"""What `build_inp_embd` ends with. Without M-RoPE glm4.cpp and glm4-moe.cpp abort at vectors."""
 
 STAGEABLE: dict[str, Stageable] = {
     "apertus": Stageable("apertus.cpp"),
