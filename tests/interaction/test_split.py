@@ -138,6 +138,17 @@ async def test_a_model_that_fits_no_node_says_what_is_missing_and_starts_when_it
             assert len(shown) == 2 and shown[-1]["is_head"]
 
 
+async def test_a_dropped_model_gives_back_what_other_nodes_lent_it(store: Path, tmp_path: Path):
+    async with split_over(store, tmp_path, 2) as (leader, other):
+        await wait_until_listed(leader, MODEL)
+        status, _, err = await ended(store, tmp_path / "leader", "drop", MODEL)
+        assert status == 0, err
+        await wait_until_listed(leader)
+        async with asyncio.timeout(BACK_SECONDS_MAX):
+            while stage_processes(other):  # noqa: ASYNC110 - a process of another node
+                await asyncio.sleep(0.05)
+
+
 async def test_an_architecture_that_is_not_known_is_not_split(store: Path, tmp_path: Path):
     other = tmp_path / "strange.gguf"
     other.write_bytes((store / f"{MODEL}.gguf").read_bytes().replace(b"llama", b"llamb"))

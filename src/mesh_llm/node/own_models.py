@@ -5,7 +5,6 @@ import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from mesh_llm.core.errors import ModelNotFound
 from mesh_llm.core.machine import Device, Machine
 from mesh_llm.core.quantities import human_bytes
 from mesh_llm.core.serving import Stopped
@@ -76,15 +75,6 @@ class OwnModels:
         async with asyncio.TaskGroup() as tasks:
             for supervisor in self.supervisors:
                 tasks.create_task(self._run(supervisor), name=f"supervisor {supervisor.model.name}")
-
-    def find(self, name: str) -> Supervisor:
-        """Raises ModelNotFound."""
-        for supervisor in self.supervisors:
-            model = supervisor.model
-            if name.lower() in (known.lower() for known in (model.name, *model.aliases)):
-                return supervisor
-        known = ", ".join(sorted(supervisor.model.name for supervisor in self.supervisors)) or "none"
-        raise ModelNotFound(f"This node runs no model `{name}`. It runs: {known}.")
 
     async def _run(self, supervisor: Supervisor) -> None:
         await supervisor.run()

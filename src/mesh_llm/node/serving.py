@@ -17,6 +17,7 @@ from mesh_llm.console.snapshot import DiskModel, MeshStatus, ModelStatus, Snapsh
 from mesh_llm.core.errors import InviteFault, InviteRefused
 from mesh_llm.core.ids import short
 from mesh_llm.engine.external import ExternalServer
+from mesh_llm.engine.supervisor import Supervisor
 from mesh_llm.gateway.app import Gateway
 from mesh_llm.gateway.backend import Backend
 from mesh_llm.mesh.home.running import Running, announce
@@ -33,6 +34,7 @@ from mesh_llm.node.splitting import Splitting
 from mesh_llm.node.verbs import NodeVerbs
 from mesh_llm.runtime.bell import Bell
 from mesh_llm.runtime.listening import listen, port_of
+from mesh_llm.splits.split_model import SplitModel
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +105,9 @@ class Serving:
         ) as mesh:
             self._mesh, self._neighbourhood = mesh, Neighbourhood(mesh)
             self._gateway = self._make_gateway()
-            self._splitting = Splitting(self._settings, self._doors, self._models, mesh, self._changes)
+            self._splitting = Splitting(
+                self._settings, self._doors, self._models, mesh, self._gateway.busy_with, self._changes
+            )
             self._answers = {Kind.TUNNEL: self._gateway.answer, **self._splitting.answers()}
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(mesh.run(), name="mesh")
@@ -116,7 +120,7 @@ class Serving:
         self._is_shown = True
         api_port = self._api_port = None if self._settings.alone else port_of(api)
         control_key = f"{self._doors.chance.getrandbits(128):032x}"
-        verbs = NodeVerbs(self._settings, self._models, self._mesh, self._gateway, self._changes)
+        verbs = NodeVerbs(self._settings, self._own_models, self._mesh, self._gateway, self._changes)
         page = Console(self._snapshot, self._changes, Control(verbs, control_key))
         async with asyncio.TaskGroup() as tasks:
             listen(console)
@@ -145,8 +149,11 @@ class Serving:
 
     def _backends(self) -> Sequence[Backend]:
         external = [backend for server in self._externals for backend in server.backends]
+        return (*self._own_models(), *external)
+
+    def _own_models(self) -> Sequence[Supervisor | SplitModel]:
         split = self._splitting.split_models if self._splitting is not None else ()
-        return (*self._models.supervisors, *split, *external)
+        return (*self._models.supervisors, *split)
 
     async def _answer(self, stream: Stream) -> None:
         await self._answers[stream.kind](stream)

@@ -5,6 +5,7 @@ A part of the composition root: it wires `splits` to the engines, the store and 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from mesh_llm.core.errors import DoesNotFit, RequestRefused
@@ -23,24 +24,33 @@ from mesh_llm.node.own_models import OwnModels
 from mesh_llm.node.settings import Doors, NodeSettings
 from mesh_llm.node.split_sources import local_source
 from mesh_llm.runtime.bell import Bell
+from mesh_llm.runtime.draining import drained
 from mesh_llm.splits.assembly import Site
 from mesh_llm.splits.byte_serving import ByteServer
 from mesh_llm.splits.hosting import Hosting
 from mesh_llm.splits.leases import Leases
 from mesh_llm.splits.ring_door import RingDoor
-from mesh_llm.splits.split_model import SplitModel
+from mesh_llm.splits.split_model import YIELD_SECONDS_MAX, SplitModel
 from mesh_llm.splits.split_source import SplitSource
 from mesh_llm.splits.surveying import Room, Surveyor
 
 
 class Splitting:
     def __init__(
-        self, settings: NodeSettings, doors: Doors, models: OwnModels, mesh: Mesh, changes: Bell
+        self,
+        settings: NodeSettings,
+        doors: Doors,
+        models: OwnModels,
+        mesh: Mesh,
+        busy_with: Callable[[str], int],
+        changes: Bell,
     ) -> None:
+        """`busy_with`: how many requests this node answers with a model; `changes` rings when it changes."""
         self._settings = settings
         self._doors = doors
         self._models = models
         self._mesh = mesh
+        self._busy_with = busy_with
         self._changes = changes
         self.split_models: tuple[SplitModel, ...] = ()
         self._sources: dict[str, SplitSource] = {}
@@ -71,7 +81,7 @@ class Splitting:
 
     def claims(self) -> tuple[SplitClaim, ...]:
         """For this node's advert."""
-        return tuple(model.claim for model in self.split_models)
+        return tuple(model.claim for model in self.split_models if model.claim is not None)
 
     async def run(self) -> None:
         """Until cancelled. Raises MeshError where a model cannot be split."""
@@ -82,7 +92,13 @@ class Splitting:
         self._changes.ring()
         async with asyncio.TaskGroup() as tasks:
             for model in self.split_models:
-                tasks.create_task(model.run(), name=repr(model))
+                tasks.create_task(self._run(model), name=repr(model))
+
+    async def _run(self, model: SplitModel) -> None:
+        """Until it is dropped."""
+        await model.run()
+        self.split_models = tuple(each for each in self.split_models if each is not model)
+        self._changes.ring()
 
     async def _source(self, model: LocalModel) -> SplitSource:
         try:
@@ -121,6 +137,7 @@ class Splitting:
             leading.launch_head,
             self._models.room_bytes,
             self._doors.clock,
+            partial(drained, partial(self._busy_with, source.name), self._changes, YIELD_SECONDS_MAX),
             self._changes,
             self._changes.ring,
         )

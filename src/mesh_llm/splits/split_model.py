@@ -5,8 +5,9 @@ the mesh, and this one lends it memory if asked.
 """
 
 import asyncio
+import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
@@ -21,12 +22,14 @@ from mesh_llm.core.serving import (
     Ready,
     Restarting,
     ServedModel,
+    Stopped,
     Waiting,
 )
 from mesh_llm.core.stages import SplitClaim, StageHolding
 from mesh_llm.planner.split_plan import Measure, Plan, Stages, Wait, Whole
 from mesh_llm.runtime.bell import Bell
 from mesh_llm.runtime.clock import Clock
+from mesh_llm.runtime.tasks import unwrapped
 from mesh_llm.splits.assembly import Assembly, LaunchHead, Site
 from mesh_llm.splits.borrowed_stage import StageLost
 from mesh_llm.splits.claims import Candidacy, Follow, Lead, Settling
@@ -38,7 +41,17 @@ LOOKS_APART_S = 1.0
 """Between two looks at the claims of others; also rung by every change of the mesh."""
 
 PLANS_APART_S = 5.0
-"""Between two plans while memory is missing, and after one that failed to come about."""
+"""Between two plans while memory is missing, and after one that failed to come about; the mesh may ring for
+the next."""
+
+PAUSE_S = 0.5
+"""Between two plans in any case: a busy node's bell rings with every request."""
+
+YIELD_SECONDS_MAX = 30.0
+"""For answers under way when another one comes first, or the model is dropped."""
+
+UntilUnused = Callable[[], Awaitable[object]]
+"""Returns when this node answers nobody with the model."""
 
 
 class Scene(Protocol):
@@ -63,6 +76,7 @@ class SplitModel:
         launch_head: LaunchHead,
         room_bytes: int,
         clock: Clock,
+        until_unused: UntilUnused,
         changes: Bell,
         on_change: Callable[[], None],
     ) -> None:
@@ -76,21 +90,67 @@ class SplitModel:
         self._launch_head = launch_head
         self._candidacy = Candidacy(site.me, source.identity, room_bytes)
         self._clock = clock
+        self._until_unused = until_unused
         self._changes = changes
         self._on_change = on_change
         self._changed = Bell()
         self._last_end = "it broke off the answer without a word"
+        self._yields = False
+        """Another one comes first: what is being answered may end, whatever the ring does."""
+        self._dropped = asyncio.Event()
+        self._ended = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<SplitModel {self.model.name} {self.condition}>"
 
     @property
-    def claim(self) -> SplitClaim:
-        return self._candidacy.claim
+    def claim(self) -> SplitClaim | None:
+        """None once it was dropped."""
+        return None if self._dropped.is_set() else self._candidacy.claim
 
     async def run(self) -> None:
-        """Until cancelled."""
-        while True:
+        """Until it is dropped; cancelling gives everything back at once."""
+        try:
+            with unwrapped():
+                async with asyncio.TaskGroup() as tasks:
+                    life = tasks.create_task(self._live(), name=f"life of {self.model.name}")
+                    drop = tasks.create_task(self._end_when_dropped(life))
+                    life.add_done_callback(lambda _: drop.cancel())
+        except asyncio.CancelledError:
+            self._become(Stopped())
+            raise
+        finally:
+            self._ended.set()
+
+    async def drop(
+        self, reason: str, until_unused: UntilUnused, seconds_max: float = YIELD_SECONDS_MAX
+    ) -> None:
+        """Gives the model up for good, as `engine.supervisor.Supervisor.drop` does: nobody new is served, the
+        claim is withdrawn, and once `until_unused` returns, at the latest after `seconds_max`, every stage is
+        given back and the head stopped. Returns when `run` has, which must be running or have ended."""
+        if not self._dropped.is_set():
+            self._until_unused = functools.partial(_bounded, until_unused, seconds_max)
+            self._last_end = reason
+            self._become(Stopped())
+            self._dropped.set()
+            self._on_change()
+        await self._ended.wait()
+
+    async def _end_when_dropped(self, life: "asyncio.Task[None]") -> None:
+        await self._dropped.wait()
+        await self._until_unused()
+        life.cancel()
+
+    async def explain_failure(self) -> str:
+        """Why an answer was broken off: the reason of the ring's end, once it is known, or the last one."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOKS_APART_S):
+                while isinstance(self.condition, Ready):
+                    await self._changed.wait_for_ring()
+        return self._last_end
+
+    async def _live(self) -> None:
+        while not self._dropped.is_set():
             match self._standing():
                 case Lead():
                     await self._lead()
@@ -101,14 +161,6 @@ class SplitModel:
                     left = LOOKS_APART_S if until is None else max(0.0, until - self._clock.monotonic())
                     await self._wait(min(left, LOOKS_APART_S))
 
-    async def explain_failure(self) -> str:
-        """Why an answer was broken off: the reason of the ring's end, once it is known, or the last one."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LOOKS_APART_S):
-                while isinstance(self.condition, Ready):
-                    await self._changed.wait_for_ring()
-        return self._last_end
-
     # -- leading -------------------------------------------------------------------------------------------
 
     async def _lead(self) -> None:
@@ -117,12 +169,27 @@ class SplitModel:
             leading = tasks.create_task(self._plan_and_run(), name=f"split {self.model.name}")
             yielding = tasks.create_task(self._wait_for_better(), name="claims")
             await asyncio.wait((leading, yielding), return_when=asyncio.FIRST_COMPLETED)
+            if not leading.done() and isinstance(self.condition, Ready):
+                await self._yield(leading)
             leading.cancel()
             yielding.cancel()
 
     async def _wait_for_better(self) -> None:
-        while isinstance(self._standing(), Lead):
+        while self._dropped.is_set() or isinstance(self._standing(), Lead):
             await self._wait(LOOKS_APART_S)
+
+    async def _yield(self, leading: "asyncio.Task[None]") -> None:
+        """Takes nothing new, and lets what is being answered end. No longer than the ring lasts."""
+        logger.info("%s: another node comes first; answers under way may end", self.model.name)
+        self._become(Waiting("another node comes first; ask any node of the mesh"))
+        self._yields = True
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                ending = tasks.create_task(_bounded(self._until_unused, YIELD_SECONDS_MAX))
+                await asyncio.wait((leading, ending), return_when=asyncio.FIRST_COMPLETED)
+                ending.cancel()
+        finally:
+            self._yields = False
 
     async def _plan_and_run(self) -> None:
         try:
@@ -138,6 +205,7 @@ class SplitModel:
                 if self.condition != Waiting(because):
                     logger.warning("%s: %s", self.model.name, because)
                 self._become(Waiting(because))
+                await asyncio.sleep(PAUSE_S)
                 await self._wait(PLANS_APART_S)
 
     async def _assemble(self, plan: Stages) -> None:
@@ -154,7 +222,10 @@ class SplitModel:
         self._last_end = reason
         logger.warning("%s: %s; a new plan is made", self.model.name, reason)
         was_up = isinstance(self.condition, Ready | Restarting)
-        self._become(Restarting(reason, 1, retry_after_s=1))
+        self._tell(Restarting(reason, 1, retry_after_s=1))
+        if self._yields or self._dropped.is_set():
+            return
+        await asyncio.sleep(PAUSE_S)
         await self._wait(LOOKS_APART_S if was_up else PLANS_APART_S)
 
     def _show(self, plan: Stages) -> None:
@@ -181,12 +252,18 @@ class SplitModel:
 
     def _up(self, endpoint: Endpoint) -> None:
         self._candidacy.serving(True)
-        self._become(Ready(endpoint))
+        self._tell(Ready(endpoint))
         logger.info("%s is ready", self.model.name)
 
     def _down(self, reason: str) -> None:
+        self._candidacy.serving(False)
         self._last_end = reason
-        self._become(Restarting(reason, 1, retry_after_s=1))
+        self._tell(Restarting(reason, 1, retry_after_s=1))
+
+    def _tell(self, condition: Condition) -> None:
+        """How the ring does, unless nobody is to be sent there any more."""
+        if not self._yields:
+            self._become(condition)
 
     # ------------------------------------------------------------------------------------------------------
 
@@ -207,8 +284,14 @@ class SplitModel:
                 await self._changes.wait_for_ring()
 
     def _become(self, condition: Condition) -> None:
-        if condition == self.condition:
+        if condition == self.condition or self._dropped.is_set():
             return
         self.condition = condition
         self._changed.ring()
         self._on_change()
+
+
+async def _bounded(until_unused: UntilUnused, seconds_max: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds_max):
+            await until_unused()
