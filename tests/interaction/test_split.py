@@ -27,6 +27,7 @@ BACK_SECONDS_MAX = 15.0
 
 SMALL = ("--ctx-size", "2048", "--parallel", "2")
 STAGE = "mesh_llm.engine.stage.child"
+WHOLE = "mesh_llm.engine.whole.child"
 
 
 @asynccontextmanager
@@ -131,11 +132,25 @@ async def test_a_model_that_fits_no_node_says_what_is_missing_and_starts_when_it
         await one.wait_for_message("missing")
         status = (await listed(one))[MODEL]
         assert status["status"] == "waiting"
-        join = ("--join", await one.invite(), "--max-vram", "0.4", *NO_RELAY)
+        join = ("--join", await one.invite(), "--max-vram", "0.17", *NO_RELAY)
         async with started(store, tmp_path / "two", *join):
             await chat_until_ready(await one.url(), model=MODEL)
             shown = await stages_shown(one)
             assert len(shown) == 2 and shown[-1]["is_head"]
+
+
+async def test_a_node_that_can_hold_all_of_it_runs_it_whole_for_the_mesh(store: Path, tmp_path: Path):
+    little = ("--model", MODEL, *SMALL, "--max-vram", "0.17", *NO_RELAY)
+    async with started(store, tmp_path / "one", *little) as one:
+        join = ("--join", await one.invite(), "--max-vram", "0.6", *NO_RELAY)
+        async with started(store, tmp_path / "two", *join) as two:
+            await wait_until_listed(one, MODEL)
+            await chat_until_ready(await one.url(), model=MODEL)
+            assert any(WHOLE in process.cmdline() for process in two.descendants())
+            assert not one.descendants() and not stage_processes(two)
+            status, _, err = await ended(store, tmp_path / "one", "drop", MODEL)
+            assert status == 0, err
+            await wait_until_listed(one)
 
 
 async def test_a_dropped_model_gives_back_what_other_nodes_lent_it(store: Path, tmp_path: Path):

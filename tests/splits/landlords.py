@@ -74,6 +74,8 @@ class ALandlord:
     """That run now."""
     failure: Exception | None = None
     """Of the next file."""
+    orders: list[Assign] = field(default_factory=list)
+    """That were let in."""
     started: int = 0
 
     def __post_init__(self) -> None:
@@ -84,6 +86,7 @@ class ALandlord:
         if assign.context > self.memory - self.taken:
             raise DoesNotFit(f"{assign.layers} need {assign.context} bytes. Stop something.")
         self.taken += assign.context
+        self.orders.append(assign)
         try:
             yield
         finally:

@@ -43,6 +43,7 @@ NODE = bytes.fromhex(key(1).node)
 
 FROM_LEADER: list[FromLeader] = [
     an_order(),
+    an_order(whole=True),
     an_order(
         parts=(
             Part(name="a-00001-of-00002.gguf", size=10**9, sha256="a" * 64, root=bytes(32)),

@@ -11,12 +11,15 @@ from random import Random
 
 from mesh_llm.core.errors import MeshError, RequestRefused
 from mesh_llm.core.ids import NodeId
+from mesh_llm.core.quantities import GIB
 from mesh_llm.core.serving import Condition, Failed, Ready, Restarting, Stopped, Waiting
 from mesh_llm.core.stages import LayerRange, SplitClaim
 from mesh_llm.mesh.transport import Kind
 from mesh_llm.models.stages.ranges import FileRanges
+from mesh_llm.planner.fit import Wish as FitWish
+from mesh_llm.planner.fit import fit
 from mesh_llm.planner.memory import MemoryNeed
-from mesh_llm.planner.split_plan import Plan, PlannedStage, Stages, Wait
+from mesh_llm.planner.split_plan import Plan, PlannedStage, Stages, Wait, Whole
 from mesh_llm.runtime.bell import Bell
 from mesh_llm.runtime.clock import Clock
 from mesh_llm.splits.assembly import Site
@@ -220,6 +223,21 @@ async def test_when_the_head_is_lost_there_is_a_new_plan(tmp_path: Path):
         assert "SIGSEGV" in await made.model.explain_failure()
         await made.become(Ready)
         assert made.heads.started == 2
+
+
+async def test_a_node_that_can_hold_it_all_is_asked_to_serve_it(tmp_path: Path):
+    model = cuttable(6)
+    fitted = fit(model.facts, 100 * GIB, FitWish(100, 2))
+    there = Whole(key(HOLDER).node, fitted, "It fits node 2.")
+    async with stand(tmp_path, there, over(SPARE)) as made:
+        await made.become(Waiting("node 2 runs it whole; ask any node of the mesh"))
+        assert made.model.claim == SplitClaim(IDENTITY, "serving", ROOM)
+        (order,) = made.landlords[HOLDER].orders
+        assert order.whole and order.layers == LayerRange(0, 6)
+        assert (order.context, order.memory_bytes) == (100, fitted.need.total)
+        os.kill(made.landlords[HOLDER].processes[0].child.pid, signal.SIGKILL)
+        await made.become(Ready)
+        assert made.landlords[HOLDER].taken == 0 and made.landlords[SPARE].taken == 100
 
 
 async def test_who_serves_lets_its_answers_end_when_another_one_comes_first(tmp_path: Path):

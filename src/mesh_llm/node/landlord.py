@@ -13,7 +13,7 @@ from mesh_llm.core.errors import DoesNotFit, RequestRefused, Unavailable
 from mesh_llm.core.ids import NodeId
 from mesh_llm.core.progress import Progress
 from mesh_llm.core.quantities import human_bytes
-from mesh_llm.core.stages import SplitClaim
+from mesh_llm.core.stages import LayerRange, SplitClaim
 from mesh_llm.engine.stage.settings import StageSettings
 from mesh_llm.engine.stage.stage_worker import StageWorker
 from mesh_llm.models.gguf.contents import Header
@@ -22,12 +22,15 @@ from mesh_llm.models.gguf.stageable import cuttable, entrance_name, residual_nam
 from mesh_llm.models.stages.ranges import RangeSource, SourcePart, read_remote_headers
 from mesh_llm.models.stages.store import StageStore
 from mesh_llm.models.threads import run_to_end
+from mesh_llm.node.guests import Guests, wish_of
 from mesh_llm.node.own_models import OwnModels
 from mesh_llm.planner.capacity import shares
+from mesh_llm.planner.fit import fit
 from mesh_llm.planner.memory import KV_TYPES
 from mesh_llm.planner.stage_fit import predict_stage
 from mesh_llm.splits.leases import Lease, Leases
 from mesh_llm.splits.messages import Assign
+from mesh_llm.splits.tenancy import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ class NodeLandlord:
         leases: Leases,
         claims: Callable[[str], Mapping[NodeId, SplitClaim]],
         ranges: Ranges,
+        guests: Guests,
         environment: Mapping[str, str],
     ) -> None:
         """`claims`: of a model, of all living members and of this node."""
@@ -58,6 +62,7 @@ class NodeLandlord:
         self._leases = leases
         self._claims = claims
         self._ranges = ranges
+        self._guests = guests
         self._environment = environment
 
     @contextmanager
@@ -91,7 +96,7 @@ class NodeLandlord:
                 held = self._store.stage(
                     assign.model,
                     assign.layers,
-                    is_head=False,
+                    is_head=assign.whole,
                     parts=headers,
                     source=ranges,
                     report=report,
@@ -99,8 +104,15 @@ class NodeLandlord:
                 file = await kept.enter_async_context(held)
             yield file
 
+    def launch(
+        self, assign: Assign, file: Path, on_loaded: Callable[[float], None]
+    ) -> AbstractAsyncContextManager[Worker]:
+        if assign.whole:
+            return self._guests.launch(assign, file, on_loaded)
+        return self._launch_stage(assign, file, on_loaded)
+
     @asynccontextmanager
-    async def launch(
+    async def _launch_stage(
         self, assign: Assign, file: Path, on_loaded: Callable[[float], None]
     ) -> AsyncGenerator[StageWorker]:
         machine, devices = self._models.machine, self._models.all_devices
@@ -127,8 +139,14 @@ class NodeLandlord:
 
     def _check(self, headers: Sequence[Header], assign: Assign) -> None:
         """That the leader did not promise less than the stage takes."""
+        model = cuttable(headers)
+        if assign.whole:
+            if assign.layers != LayerRange(0, model.facts.layers):
+                raise RequestRefused(f"{assign.layers} are not all of {assign.name}")
+            fit(model.facts, assign.memory_bytes, wish_of(assign))
+            return
         need = predict_stage(
-            cuttable(headers),
+            model,
             assign.layers,
             is_head=False,
             context=assign.context,

@@ -68,13 +68,31 @@ class OwnModels:
         fits = self._fit(whole)
         self._bytes_taken = sum(fitted.need.total for fitted in fits)
         self.supervisors = tuple(
-            self._supervise(model, fitted) for model, fitted in zip(whole, fits, strict=True)
+            self.supervise(model, fitted) for model, fitted in zip(whole, fits, strict=True)
         )
         self.planned.set()
         self._on_change()
         async with asyncio.TaskGroup() as tasks:
             for supervisor in self.supervisors:
                 tasks.create_task(self._run(supervisor), name=f"supervisor {supervisor.model.name}")
+
+    def supervise(self, model: LocalModel, fitted: Fit) -> Supervisor:
+        """Of one engine on this machine, to be run."""
+        served = served_model(model, fitted, self._doors.clock.epoch())
+        api_key = f"{self._doors.chance.getrandbits(128):032x}"
+        settings = engine_settings(model, fitted, self.machine, self.all_devices, api_key)
+        logger.info(
+            "%s: %s, %s; context %d tokens (%s), %d at once; needs %s",
+            served.name,
+            served.facts.quantisation,
+            human_bytes(served.bytes),
+            served.context_length,
+            served.kv_type,
+            served.slots,
+            human_bytes(fitted.need.total),
+        )
+        launch = functools.partial(LlamaServer.start, settings, self._doors.environment)
+        return Supervisor(served, launch, self._doors.clock, self._doors.report, self._on_change)
 
     async def _run(self, supervisor: Supervisor) -> None:
         await supervisor.run()
@@ -100,23 +118,6 @@ class OwnModels:
         wish = self._wish()
         needs = [(model.name, facts_in_memory(model.facts, model.projector)) for model in models]
         return list(fit_all(needs, self.memory_bytes, wish))
-
-    def _supervise(self, model: LocalModel, fitted: Fit) -> Supervisor:
-        served = served_model(model, fitted, self._doors.clock.epoch())
-        api_key = f"{self._doors.chance.getrandbits(128):032x}"
-        settings = engine_settings(model, fitted, self.machine, self.all_devices, api_key)
-        logger.info(
-            "%s: %s, %s; context %d tokens (%s), %d at once; needs %s",
-            served.name,
-            served.facts.quantisation,
-            human_bytes(served.bytes),
-            served.context_length,
-            served.kv_type,
-            served.slots,
-            human_bytes(fitted.need.total),
-        )
-        launch = functools.partial(LlamaServer.start, settings, self._doors.environment)
-        return Supervisor(served, launch, self._doors.clock, self._doors.report, self._on_change)
 
 
 async def measure_machine(

@@ -149,7 +149,8 @@ class Serving:
 
     def _backends(self) -> Sequence[Backend]:
         external = [backend for server in self._externals for backend in server.backends]
-        return (*self._own_models(), *external)
+        guests = self._splitting.guests.supervisors if self._splitting is not None else ()
+        return (*guests, *self._own_models(), *external)
 
     def _own_models(self) -> Sequence[Supervisor | SplitModel]:
         split = self._splitting.split_models if self._splitting is not None else ()

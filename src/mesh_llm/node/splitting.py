@@ -17,6 +17,7 @@ from mesh_llm.models.library import LocalModel
 from mesh_llm.models.records import Records
 from mesh_llm.models.stages.manifests import Manifests
 from mesh_llm.models.stages.store import StageStore
+from mesh_llm.node.guests import Guests
 from mesh_llm.node.landlord import NodeLandlord
 from mesh_llm.node.leading import Leading, served_split
 from mesh_llm.node.model_bytes import ModelBytes
@@ -60,12 +61,15 @@ class Splitting:
         self._leases = Leases()
         self._door = RingDoor()
         self._surveyor = Surveyor(mesh, self._room, mesh.is_member)
+        self.guests = Guests(models, changes.ring)
+        """Models of others that this node runs whole, beside its own."""
         self._landlord = NodeLandlord(
             models,
             self._store,
             self._leases,
             self._all_claims,
             ModelBytes(settings.places, self._manifests, mesh).ranges,
+            self.guests,
             doors.environment,
         )
         self._hosting = Hosting(self._landlord, self._surveyor, self._door, mesh.stream, changes.ring)

@@ -83,6 +83,8 @@ class Assign(msgspec.Struct, frozen=True, kw_only=True, tag="assign", tag_field=
     end: Annotated[int, Meta(ge=1, le=LAYERS_MAX)]
     stage: Annotated[int, Meta(ge=1, le=NODES_MAX)]
     """Its number in the ring, from 1; the head is 0."""
+    whole: bool = False
+    """These are all layers: run the model by yourself and serve it to the mesh. No `Link` follows."""
     context: Annotated[int, Meta(ge=1, le=CONTEXT_MAX)]
     """Cells of the KV cache, all sequences together."""
     sequences: Annotated[int, Meta(ge=1, le=SEQUENCES_MAX)]

@@ -32,6 +32,7 @@ from mesh_llm.runtime.clock import Clock
 from mesh_llm.runtime.tasks import unwrapped
 from mesh_llm.splits.assembly import Assembly, LaunchHead, Site
 from mesh_llm.splits.borrowed_stage import StageLost
+from mesh_llm.splits.borrowed_whole import borrowed_whole
 from mesh_llm.splits.claims import Candidacy, Follow, Lead, Settling
 from mesh_llm.splits.split_source import SplitSource
 
@@ -201,6 +202,8 @@ class SplitModel:
         match plan:
             case Stages():
                 await self._assemble(plan)
+            case Whole(node=node) if node != self._site.me:
+                await self._have_run(plan)
             case Wait(because=because) | Measure(because=because) | Whole(because=because):
                 if self.condition != Waiting(because):
                     logger.warning("%s: %s", self.model.name, because)
@@ -218,15 +221,34 @@ class SplitModel:
                 reason = await assembly.run(lambda: self._up(endpoint), self._down)
         except (StageLost, MeshError) as failure:
             reason = str(failure)
+        await self._end_plan(reason)
+
+    async def _end_plan(self, reason: str) -> None:
+        """And a breath before the next one."""
         self._candidacy.serving(False)
         self._last_end = reason
         logger.warning("%s: %s; a new plan is made", self.model.name, reason)
-        was_up = isinstance(self.condition, Ready | Restarting)
+        was_up = not isinstance(self.condition, Loading)
         self._tell(Restarting(reason, 1, retry_after_s=1))
         if self._yields or self._dropped.is_set():
             return
         await asyncio.sleep(PAUSE_S)
         await self._wait(LOOKS_APART_S if was_up else PLANS_APART_S)
+
+    async def _have_run(self, plan: Whole) -> None:
+        """By another node, for as long as both want it."""
+        logger.info("%s: %s", self.model.name, plan.because)
+        self._become(Loading(0.0))
+        try:
+            async with borrowed_whole(plan, self._source, self._site, self._show_progress) as whole:
+                await whole.wait_until_accepted()
+                await whole.wait_until_ready()
+                self._candidacy.serving(True)
+                self._become(Waiting(f"{self._name_of(plan.node)} runs it whole; ask any node of the mesh"))
+                reason = await whole.wait_until_lost()
+        except StageLost as lost:
+            reason = str(lost)
+        await self._end_plan(reason)
 
     def _show(self, plan: Stages) -> None:
         names = self._site.names()
