@@ -1,6 +1,7 @@
 """From a model on disk to what its leader knows of it: how it may be cut, and how others know its bytes."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,19 +9,26 @@ from mesh_llm.models.gguf.contents import Header
 from mesh_llm.models.gguf.header import read_file_header
 from mesh_llm.models.gguf.stageable import cuttable
 from mesh_llm.models.library import LocalModel
+from mesh_llm.models.records import Records
 from mesh_llm.models.stages.manifests import Manifests
 from mesh_llm.models.stages.ranges import FileRanges
 from mesh_llm.models.threads import run_to_end
 from mesh_llm.splits.messages import Part
 from mesh_llm.splits.split_source import SplitSource
 
+_ORIGIN = re.compile(r"https?://[!-~]{1,2000}")
 
-async def local_source(model: LocalModel, manifests: Manifests) -> SplitSource:
-    """Reads each file once to know its chunks, the first time. Raises RequestRefused, ModelDamaged."""
+
+async def local_source(model: LocalModel, manifests: Manifests, records: Records) -> SplitSource:
+    """Reads each file once to know its chunks, the first time; `records` say where the files came from.
+    Raises RequestRefused, ModelDamaged."""
     headers = await run_to_end(_headers, model.files)
     how = cuttable(headers)
     parts = tuple(
-        [await _part(file, sha256, manifests) for file, sha256 in zip(model.files, model.sha256, strict=True)]
+        [
+            await _part(file, sha256, manifests, records)
+            for file, sha256 in zip(model.files, model.sha256, strict=True)
+        ]
     )
     return SplitSource(
         name=model.name,
@@ -48,9 +56,17 @@ def identity_of(parts: Sequence[Part]) -> str:
     return digest.hexdigest()
 
 
-async def _part(file: Path, sha256: str | None, manifests: Manifests) -> Part:
+async def _part(file: Path, sha256: str | None, manifests: Manifests, records: Records) -> Part:
     manifest, identity = await manifests.manifest_of(file)
-    return Part(name=file.name, size=identity.bytes, sha256=sha256 or "", root=manifest.root)
+    record = records.read(file)
+    is_known = record is not None and record.identity == identity and _ORIGIN.fullmatch(record.origin)
+    return Part(
+        name=file.name,
+        size=identity.bytes,
+        sha256=sha256 or "",
+        root=manifest.root,
+        origin=record.origin if record is not None and is_known else "",
+    )
 
 
 def _headers(files: Sequence[Path]) -> list[Header]:

@@ -56,7 +56,8 @@ class Splitting:
         self.split_models: tuple[SplitModel, ...] = ()
         self._sources: dict[str, SplitSource] = {}
         """By identity."""
-        self._manifests = Manifests(Records(settings.places.notes, settings.places.store))
+        self._records = Records(settings.places.notes, settings.places.store)
+        self._manifests = Manifests(self._records)
         self._store = StageStore(settings.places)
         self._leases = Leases()
         self._door = RingDoor()
@@ -106,7 +107,7 @@ class Splitting:
 
     async def _source(self, model: LocalModel) -> SplitSource:
         try:
-            return await local_source(model, self._manifests)
+            return await local_source(model, self._manifests, self._records)
         except RequestRefused as refusal:
             if self._settings.stages is not None:
                 raise

@@ -59,6 +59,11 @@ class HubRanges:
         return f"<HubRanges {self._parts[0].remote.url}>"
 
     @property
+    def described(self) -> tuple[HubPart, ...]:
+        """What the hub said of each."""
+        return self._parts
+
+    @property
     def parts(self) -> tuple[SourcePart, ...]:
         return tuple(SourcePart(part.file.path, part.size) for part in self._parts)
 
