@@ -23,7 +23,7 @@ from mesh_llm.engine.stage.stage_worker import StageWorker
 from mesh_llm.engine.whole.llama_server import LlamaServer
 from tests.engine.settings_for_tests import settings_for
 from tests.engine.stage.chains import stage_settings
-from tests.engine.stage.stage_files import layers_of, write_stage
+from tests.engine.stage.stage_files import lay_out_stage, layers_of
 
 KEY = "key-of-the-engine"
 SMALL = HeadSettings(
@@ -169,7 +169,7 @@ async def split_model(
     """Cut before each of `cuts`, every part in its own process. `changes` are of all settings."""
     layers = layers_of(source)
     ranges = list(itertools.pairwise([0, *cuts, layers]))
-    files = [write_stage(source, folder / f"{first}-{end}.gguf", first, end) for first, end in ranges]
+    files = [lay_out_stage(source, folder / f"{first}-{end}.gguf", first, end) for first, end in ranges]
     common = {"context_length": 2048, "sequences": 4, "batch": 256, "threads": 1}
     stages = [
         stage_settings(file, end - first, folder / f"{first}.sock", **common)

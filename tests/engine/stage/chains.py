@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mesh_llm.engine.head.last_layers import find_embedding
 from mesh_llm.engine.llama.context import ContextSettings
 from mesh_llm.engine.ring.frames import Command, Frame, Hello, Operation, Shape, Step, encode
 from mesh_llm.engine.ring.sockets import read_frame
@@ -21,7 +22,7 @@ from mesh_llm.engine.stage.settings import StageSettings
 from mesh_llm.engine.stage.stage_worker import StageWorker
 from tests.engine.llama import computing
 from tests.engine.llama.computing import Computing
-from tests.engine.stage.stage_files import embedding_of, lay_out_stage, layers_of
+from tests.engine.stage.stage_files import lay_out_stage, layers_of
 
 Cut = Callable[[Path, Path, int, int], Path]
 """Writes the file of layers [first, end) of a source."""
@@ -157,7 +158,7 @@ async def chain(
     bounds = [0, *cuts, layers_of(source)]
     ranges = list(itertools.pairwise(bounds))
     files = [cut(source, folder / f"{first}-{end}.gguf", first, end) for first, end in ranges]
-    table = embedding_of(source)
+    table = find_embedding(source)
     async with contextlib.AsyncExitStack() as stack:
         rings = []
         for (first, end), file in zip(ranges[:-1], files[:-1], strict=True):

@@ -24,7 +24,7 @@ from mesh_llm.engine.ring.frames import (
 )
 from mesh_llm.engine.stage.stage_worker import StageWorker
 from tests.engine.stage.chains import running_stage, session, stage_settings
-from tests.engine.stage.stage_files import write_stage
+from tests.engine.stage.stage_files import lay_out_stage
 
 pytestmark = pytest.mark.real
 
@@ -33,7 +33,7 @@ LAYERS, WIDTH = 4, 576
 
 @pytest.fixture(scope="session")
 def stage_file(smollm2, tmp_path_factory):
-    return write_stage(smollm2, tmp_path_factory.mktemp("stage") / "stage.gguf", 0, LAYERS)
+    return lay_out_stage(smollm2, tmp_path_factory.mktemp("stage") / "stage.gguf", 0, LAYERS)
 
 
 @pytest.fixture
