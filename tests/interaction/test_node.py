@@ -220,10 +220,14 @@ async def test_a_model_that_nobody_knows_is_told_with_the_nearest(store: Path, t
     assert status == 3 and "Qwen3-8B" in err
 
 
-async def test_a_model_that_does_not_fit_is_refused_with_numbers(store: Path, tmp_path: Path):
-    flags = ("--model", MODEL, "--max-vram", "0.1", "--port", "0", "--console", "0")
+async def test_a_model_that_fits_neither_this_node_nor_stages_is_refused_with_numbers(
+    store: Path, tmp_path: Path
+):
+    strange = tmp_path / "strange.gguf"
+    strange.write_bytes((store / f"{MODEL}.gguf").read_bytes().replace(b"llama", b"llamb"))
+    flags = ("--model", str(strange), "--max-vram", "0.1", "--port", "0", "--console", "0")
     status, _, err = await ended(store, tmp_path, *flags)
-    assert status == 5 and "100.0 MB are available" in err and MODEL in err
+    assert status == 5 and "llamb" in err and "100.0 MB" in err, err
 
 
 def truncate(path: Path) -> None:

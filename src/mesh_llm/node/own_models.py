@@ -5,6 +5,7 @@ import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from mesh_llm.core.errors import DoesNotFit
 from mesh_llm.core.machine import Device, Machine
 from mesh_llm.core.quantities import human_bytes
 from mesh_llm.core.serving import Stopped
@@ -113,6 +114,14 @@ class OwnModels:
             return True
         facts = facts_in_memory(model.facts, model.projector)
         return least(facts, self._wish()).total > self.memory_bytes
+
+    def shortfall(self, model: LocalModel) -> str:
+        """Why it cannot be here whole, with numbers."""
+        try:
+            self._fit([model])
+        except DoesNotFit as error:
+            return str(error)
+        return f"{model.name} was to be split."
 
     def _fit(self, models: Sequence[LocalModel]) -> list[Fit]:
         wish = self._wish()

@@ -111,7 +111,7 @@ class Splitting:
         except RequestRefused as refusal:
             if self._settings.stages is not None:
                 raise
-            raise DoesNotFit(f"{model.name} does not fit this node. {refusal}") from refusal
+            raise DoesNotFit(f"{self._models.shortfall(model)} {refusal}") from refusal
 
     def _split_model(self, source: SplitSource) -> SplitModel:
         site = Site(
