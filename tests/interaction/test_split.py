@@ -15,6 +15,7 @@ import pytest
 
 from tests.interaction.nodes import MODEL, Node, chat_until_ready, ended, get, started
 from tests.interaction.test_mesh import NO_RELAY, OTHER_MODEL, listed, wait_until_listed
+from tests.models.hub_server import HubServer
 
 pytestmark = pytest.mark.real
 
@@ -151,6 +152,32 @@ async def test_a_node_that_can_hold_all_of_it_runs_it_whole_for_the_mesh(store: 
             status, _, err = await ended(store, tmp_path / "one", "drop", MODEL)
             assert status == 0, err
             await wait_until_listed(one)
+
+
+async def test_a_model_at_the_hub_is_fetched_whole_by_nobody(store: Path, tmp_path: Path):
+    file = store / f"{MODEL}.gguf"
+    async with HubServer() as hub, AsyncExitStack() as stack:
+        hub.files[f"org/repo/{file.name}"] = file.read_bytes()
+
+        async def node(name: str, *flags: str) -> Node:
+            home = tmp_path / name
+            begun = started(home / "models", home, *flags, *NO_RELAY, HF_ENDPOINT=hub.url)
+            return await stack.enter_async_context(begun)
+
+        leading = ("--model", f"org/repo/{file.name}", "--stages", "3", "--activations", "f32", *SMALL)
+        leader = await node("leader", *leading)
+        for name in ("one", "two"):
+            await node(name, "--join", await leader.invite())
+        await wait_until_listed(leader, MODEL)
+        await chat_until_ready(await leader.url(), model=MODEL)
+        assert len(await stages_shown(leader)) == 3
+        assert hub.bytes_sent <= 1.1 * file.stat().st_size
+        sizes = gguf_sizes(tmp_path)
+        assert len(sizes) == 3 and max(sizes) < file.stat().st_size
+
+
+def gguf_sizes(folder: Path) -> list[int]:
+    return [path.stat().st_size for path in folder.rglob("*.gguf")]
 
 
 async def test_a_dropped_model_gives_back_what_other_nodes_lent_it(store: Path, tmp_path: Path):

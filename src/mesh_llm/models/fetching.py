@@ -67,6 +67,12 @@ async def fetch_from_hub(
         return files[0]
 
 
+async def files_of_model(request: HubRequest, hub: Hub, sleep: Sleep = asyncio.sleep) -> tuple[HubFile, ...]:
+    """Of the model alone, in order. Raises ModelNotFound, DownloadFailed."""
+    model = _model(request, await _listing(hub, request.meant, sleep))
+    return tuple(replace(model, path=path) for path in all_parts(model.path))
+
+
 async def _wanted(hub: Hub, places: ModelPlaces, file: HubFile, sleep: Sleep) -> Wanted:
     remote = await patiently(partial(hub.describe, file), places.endpoint, sleep)
     return Wanted(file, remote, store_path(places.store, file))

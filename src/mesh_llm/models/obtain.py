@@ -7,6 +7,7 @@ fetch are imported where they are needed: they bring an HTTP library along that 
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mesh_llm.core.errors import DownloadFailed
 from mesh_llm.core.progress import Report, ignore
@@ -25,6 +26,9 @@ from mesh_llm.models.references import (
     parse_reference,
 )
 from mesh_llm.models.shelf import StoredModel, store_path
+
+if TYPE_CHECKING:
+    from mesh_llm.models.fetching import HubRequest
 
 
 async def obtain(
@@ -78,18 +82,34 @@ def _named_on_disk(name: str, library: Library) -> StoredModel | None:
     return library.find_like(name) if entry is None else library.find(entry.name)
 
 
+def wanted_from_hub(reference: str, library: Library) -> "HubRequest | None":
+    """None where the model lies on this disk, or comes from elsewhere, or nothing may be asked. Raises
+    RequestRefused, ModelNotFound."""
+    meant = parse_reference(reference, library.places.endpoint)
+    if library.places.offline or find_on_disk(reference, meant, library) is not None:
+        return None
+    entry = _entry(meant, library)
+    if entry is not None and isinstance(entry.source, IndexSource) and isinstance(meant, ModelName):
+        return None
+    return _hub_request(meant, entry)
+
+
+def _entry(meant: Reference, library: Library) -> Entry | None:
+    match meant:
+        case ModelName():
+            return library.catalogue.find(meant.name, [model.name for model in library.models()])
+        case HubFile():
+            return library.catalogue.of_hub_file(meant.repository, meant.path)
+        case HubRepository() | LocalPath():
+            return None
+
+
 async def _fetch(
     meant: Reference, library: Library, report: Report, sleep: Sleep, free: FreeBytes
 ) -> StoredModel:
-    match meant:
-        case ModelName():
-            entry = library.catalogue.find(meant.name, [model.name for model in library.models()])
-            if isinstance(entry.source, IndexSource):
-                return await _fetch_from_index(entry.name, entry.source, library, report, sleep, free)
-        case HubFile():
-            entry = library.catalogue.of_hub_file(meant.repository, meant.path)
-        case HubRepository() | LocalPath():
-            entry = None
+    entry = _entry(meant, library)
+    if isinstance(meant, ModelName) and entry is not None and isinstance(entry.source, IndexSource):
+        return await _fetch_from_index(entry.name, entry.source, library, report, sleep, free)
     return await _fetch_from_hub(meant, entry, library, report, sleep, free)
 
 
@@ -109,7 +129,14 @@ async def _fetch_from_hub(
         raise DownloadFailed(
             "The model is not on this disk, and HF_HUB_OFFLINE forbids fetching it: unset that."
         )
-    from mesh_llm.models.fetching import HubRequest, fetch_from_hub
+    from mesh_llm.models.fetching import fetch_from_hub
+
+    file = await fetch_from_hub(_hub_request(meant, entry), library.places, report, sleep, free)
+    return library.of_hub_file(file) or library.at(store_path(library.places.store, file))
+
+
+def _hub_request(meant: Reference, entry: Entry | None) -> "HubRequest":
+    from mesh_llm.models.fetching import HubRequest
 
     source = entry.source if entry is not None else None
     if isinstance(meant, HubFile | HubRepository):
@@ -119,5 +146,4 @@ async def _fetch_from_hub(
         request = HubRequest(source.file, may_have_moved=True)
     if entry is not None and isinstance(source, HubSource):
         request = replace(request, subject=entry.name, projector=source.projector)
-    file = await fetch_from_hub(request, library.places, report, sleep, free)
-    return library.of_hub_file(file) or library.at(store_path(library.places.store, file))
+    return request

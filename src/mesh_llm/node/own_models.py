@@ -4,22 +4,29 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 from mesh_llm.core.errors import DoesNotFit
 from mesh_llm.core.machine import Device, Machine
+from mesh_llm.core.model import ModelFacts
 from mesh_llm.core.quantities import human_bytes
 from mesh_llm.core.serving import Stopped
 from mesh_llm.engine.devices import find_devices
 from mesh_llm.engine.supervisor import Supervisor
 from mesh_llm.engine.whole.llama_server import LlamaServer
 from mesh_llm.engine.whole.placement import engine_settings, facts_in_memory, served_model
-from mesh_llm.models.library import LocalModel, distinct
-from mesh_llm.models.obtain import obtain
+from mesh_llm.models.catalogue import load_catalogue
+from mesh_llm.models.library import Library, LocalModel, distinct
+from mesh_llm.models.obtain import obtain, wanted_from_hub
 from mesh_llm.node.settings import Doors, NodeSettings
 from mesh_llm.planner.capacity import memory_for_models, with_devices
 from mesh_llm.planner.fit import BATCH, BATCH_ON_DEVICES, Fit, Wish, least
 from mesh_llm.planner.sharing import fit_all
 from mesh_llm.runtime import hardware
+
+if TYPE_CHECKING:
+    from mesh_llm.models.hub_model import HubModel
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +41,8 @@ class OwnModels:
         """With its devices once the engine has been asked for them."""
         self.planned = asyncio.Event()
         """Set when `supervisors` and `to_split` hold all models."""
-        self.to_split: tuple[LocalModel, ...] = ()
-        """Models that run over several nodes, or would."""
+        self.to_split: tuple[LocalModel | HubModel, ...] = ()
+        """Models that run over several nodes, or would. None is fetched for it that is not on this disk."""
         self.all_devices: tuple[Device, ...] = ()
         """That the engine sees, chosen or not."""
         self._bytes_taken = 0
@@ -58,14 +65,35 @@ class OwnModels:
 
     async def run(self) -> None:
         """Until cancelled. Raises MeshError where a model or the memory says no."""
-        models = distinct(
-            [await obtain(name, self._settings.places, self._doors.report) for name in self._settings.models]
-        )
         self.all_devices, self.machine = await measure_machine(
             self._settings.devices, self._doors.environment
         )
-        self.to_split = tuple(model for model in models if self._must_be_split(model))
-        whole = [model for model in models if model not in self.to_split]
+        async with AsyncExitStack() as kept:
+            self._plan([await self._find(name, kept) for name in self._settings.models])
+            async with asyncio.TaskGroup() as tasks:
+                for supervisor in self.supervisors:
+                    tasks.create_task(self._run(supervisor), name=f"supervisor {supervisor.model.name}")
+            await asyncio.Event().wait()  # what is kept may be in use
+
+    async def _find(self, name: str, kept: AsyncExitStack) -> "LocalModel | HubModel":
+        """Whole on this disk, fetched if need be. What is not here and would be split is only looked at."""
+        places = self._settings.places
+        library = Library(places, load_catalogue(places.own_catalogue))
+        if wanted_from_hub(name, library) is not None:
+            from mesh_llm.models.hub_model import look_at_hub
+            from mesh_llm.models.web import Web
+
+            web = await kept.enter_async_context(Web(places))
+            there = await look_at_hub(name, places, web)
+            if there is not None and self._must_be_split(there.facts):
+                return there
+        return await obtain(name, places, self._doors.report)
+
+    def _plan(self, found: "Sequence[LocalModel | HubModel]") -> None:
+        here = distinct([model for model in found if isinstance(model, LocalModel)])
+        whole = [model for model in here if not self._must_be_split(_facts(model))]
+        away = {model.name: model for model in found if not isinstance(model, LocalModel)}
+        self.to_split = (*(model for model in here if model not in whole), *away.values())
         fits = self._fit(whole)
         self._bytes_taken = sum(fitted.need.total for fitted in fits)
         self.supervisors = tuple(
@@ -73,9 +101,6 @@ class OwnModels:
         )
         self.planned.set()
         self._on_change()
-        async with asyncio.TaskGroup() as tasks:
-            for supervisor in self.supervisors:
-                tasks.create_task(self._run(supervisor), name=f"supervisor {supervisor.model.name}")
 
     def supervise(self, model: LocalModel, fitted: Fit) -> Supervisor:
         """Of one engine on this machine, to be run."""
@@ -108,14 +133,11 @@ class OwnModels:
     def _wish(self) -> Wish:
         return Wish(self._settings.context_length, self._settings.slots, self.batch)
 
-    def _must_be_split(self, model: LocalModel) -> bool:
+    def _must_be_split(self, facts: ModelFacts) -> bool:
         """Where somebody said so, and where it could not be alone on this machine. Raises RequestRefused."""
-        if self._settings.stages is not None:
-            return True
-        facts = facts_in_memory(model.facts, model.projector)
-        return least(facts, self._wish()).total > self.memory_bytes
+        return self._settings.stages is not None or least(facts, self._wish()).total > self.memory_bytes
 
-    def shortfall(self, model: LocalModel) -> str:
+    def shortfall(self, model: "LocalModel | HubModel") -> str:
         """Why it cannot be here whole, with numbers."""
         try:
             self._fit([model])
@@ -123,10 +145,14 @@ class OwnModels:
             return str(error)
         return f"{model.name} was to be split."
 
-    def _fit(self, models: Sequence[LocalModel]) -> list[Fit]:
-        wish = self._wish()
-        needs = [(model.name, facts_in_memory(model.facts, model.projector)) for model in models]
-        return list(fit_all(needs, self.memory_bytes, wish))
+    def _fit(self, models: "Sequence[LocalModel | HubModel]") -> list[Fit]:
+        needs = [(model.name, _facts(model)) for model in models]
+        return list(fit_all(needs, self.memory_bytes, self._wish()))
+
+
+def _facts(model: "LocalModel | HubModel") -> ModelFacts:
+    """As it lies in memory. Of a model at the hub no projector is used."""
+    return facts_in_memory(model.facts, model.projector if isinstance(model, LocalModel) else None)
 
 
 async def measure_machine(

@@ -1,4 +1,4 @@
-"""From a model on disk to what its leader knows of it: how it may be cut, and how others know its bytes."""
+"""From a model, here or at the hub, to what its leader knows: how it is cut, how others know its bytes."""
 
 import hashlib
 import re
@@ -8,6 +8,7 @@ from pathlib import Path
 from mesh_llm.models.gguf.contents import Header
 from mesh_llm.models.gguf.header import read_file_header
 from mesh_llm.models.gguf.stageable import cuttable
+from mesh_llm.models.hub_model import HubModel
 from mesh_llm.models.library import LocalModel
 from mesh_llm.models.records import Records
 from mesh_llm.models.stages.manifests import Manifests
@@ -40,6 +41,30 @@ async def local_source(model: LocalModel, manifests: Manifests, records: Records
         parts=parts,
         ranges=FileRanges(model.files),
         files=model.files,
+    )
+
+
+def remote_source(model: HubModel) -> SplitSource:
+    """Of a model that is on no disk here. Raises RequestRefused, ModelDamaged."""
+    how = cuttable(model.headers)
+    parts = tuple(
+        Part(
+            name=part.file.path.rpartition("/")[2],
+            size=part.size,
+            sha256=part.remote.sha256 or "",
+            origin=part.remote.url,
+        )
+        for part in model.parts
+    )
+    return SplitSource(
+        name=model.name,
+        aliases=model.aliases,
+        bytes=model.bytes,
+        identity=identity_of(parts),
+        headers=model.headers,
+        cuttable=how,
+        parts=parts,
+        ranges=model.ranges,
     )
 
 

@@ -13,6 +13,7 @@ from mesh_llm.core.ids import NodeId
 from mesh_llm.core.stages import SplitClaim
 from mesh_llm.mesh.service import Mesh
 from mesh_llm.mesh.transport import Kind, Stream
+from mesh_llm.models.hub_model import HubModel
 from mesh_llm.models.library import LocalModel
 from mesh_llm.models.records import Records
 from mesh_llm.models.stages.manifests import Manifests
@@ -23,7 +24,7 @@ from mesh_llm.node.leading import Leading, served_split
 from mesh_llm.node.model_bytes import ModelBytes
 from mesh_llm.node.own_models import OwnModels
 from mesh_llm.node.settings import Doors, NodeSettings
-from mesh_llm.node.split_sources import local_source
+from mesh_llm.node.split_sources import local_source, remote_source
 from mesh_llm.runtime.bell import Bell
 from mesh_llm.runtime.draining import drained
 from mesh_llm.splits.assembly import Site
@@ -105,8 +106,10 @@ class Splitting:
         self.split_models = tuple(each for each in self.split_models if each is not model)
         self._changes.ring()
 
-    async def _source(self, model: LocalModel) -> SplitSource:
+    async def _source(self, model: LocalModel | HubModel) -> SplitSource:
         try:
+            if isinstance(model, HubModel):
+                return remote_source(model)
             return await local_source(model, self._manifests, self._records)
         except RequestRefused as refusal:
             if self._settings.stages is not None:
