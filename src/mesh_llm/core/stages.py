@@ -30,7 +30,7 @@ LAYERS_MAX = 4096
 """Of a model that others speak of; llama.cpp itself takes 512."""
 
 STAGES_MAX = 64
-"""Of one model: each costs a delay."""
+"""Of one model, head included: each costs a delay, and frames of the ring have room for so many."""
 
 Activations = Literal["f32", "f16"]
 """How hidden states travel: f32 is exact, f16 halves the bytes."""

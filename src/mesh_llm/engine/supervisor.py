@@ -5,9 +5,8 @@ To the gateway it is a backend: what it serves (`model`), how it is doing (`cond
 
 import asyncio
 import contextlib
-import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 from mesh_llm.core.errors import EngineFailed
@@ -25,7 +24,7 @@ from mesh_llm.core.serving import (
 from mesh_llm.engine.restart import FailureHistory, GiveUp, Retry
 from mesh_llm.runtime.bell import Bell
 from mesh_llm.runtime.clock import Clock
-from mesh_llm.runtime.tasks import unwrapped
+from mesh_llm.runtime.dropping import Droppable, UntilUnused
 
 logger = logging.getLogger(__name__)
 
@@ -51,16 +50,6 @@ class Launcher(Protocol):
     ) -> contextlib.AbstractAsyncContextManager[Engine]: ...
 
 
-async def _at_once() -> None:
-    """Nothing is waited for."""
-
-
-async def _bounded(until_unused: Callable[[], Awaitable[object]], seconds_max: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds_max):
-            await until_unused()
-
-
 class Supervisor:
     def __init__(
         self,
@@ -79,9 +68,7 @@ class Supervisor:
         self._on_change = on_change
         self._changed = Bell()
         self._last_end = "it broke off the answer without a word"
-        self._dropped = asyncio.Event()
-        self._until_unused: Callable[[], Awaitable[object]] = _at_once
-        self._ended = asyncio.Event()
+        self._life = Droppable()
 
     def __repr__(self) -> str:
         return f"<Supervisor {self.model.name} {self.condition}>"
@@ -89,21 +76,15 @@ class Supervisor:
     async def run(self) -> None:
         """Until the model is given up or dropped; cancelling stops the child."""
         try:
-            with unwrapped():
-                async with asyncio.TaskGroup() as tasks:
-                    life = tasks.create_task(self._live(), name=f"life of {self.model.name}")
-                    drop = tasks.create_task(self._end_when_dropped(life))
-                    life.add_done_callback(lambda _: drop.cancel())
+            await self._life.live(self._live(), name=f"life of {self.model.name}")
         except asyncio.CancelledError:
             self._become(Stopped())
             raise
-        finally:
-            self._ended.set()
 
     async def drop(
         self,
         reason: str,
-        until_unused: Callable[[], Awaitable[object]],
+        until_unused: UntilUnused,
         seconds_max: float = DROP_SECONDS_MAX,
     ) -> None:
         """Unloads the model for good; returns when `run` has, which must be running or have ended.
@@ -111,23 +92,17 @@ class Supervisor:
         Nobody new is served from now on. The child ends when `until_unused` returns, at the latest after
         `seconds_max`; an answer that it breaks off is told `reason`. It ends so even if this is cancelled.
         """
-        if not self._dropped.is_set():
-            self._until_unused = functools.partial(_bounded, until_unused, seconds_max)
+        if not self._life.is_dropped:
             self._last_end = reason
             self._become(Stopped())
-            self._dropped.set()
-        await self._ended.wait()
-
-    async def _end_when_dropped(self, life: "asyncio.Task[None]") -> None:
-        await self._dropped.wait()
-        await self._until_unused()
-        life.cancel()
+            self._life.drop(until_unused, seconds_max)
+        await self._life.wait_for_end()
 
     async def _live(self) -> None:
         history = FailureHistory()
-        while not self._dropped.is_set():
+        while not self._life.is_dropped:
             reason, ready_s = await self._live_once()
-            if self._dropped.is_set():
+            if self._life.is_dropped:
                 return
             history = history.after_failure(ready_s)
             self._last_end = reason
@@ -173,7 +148,7 @@ class Supervisor:
         self._become(Loading(fraction))
 
     def _become(self, condition: Condition) -> None:
-        if self._dropped.is_set():
+        if self._life.is_dropped:
             return  # what is dropped stays so, whatever its engine still does
         self.condition = condition
         self._changed.ring()

@@ -11,8 +11,8 @@ from heapq import nsmallest
 from itertools import islice
 from typing import NamedTuple
 
+from mesh_llm.core.stages import STAGES_MAX
 from mesh_llm.planner.layer_shares import shares
-from mesh_llm.planner.split_view import STAGES_MAX
 from mesh_llm.planner.stage_fit import StageCosts
 
 PATHS_MAX = 2048

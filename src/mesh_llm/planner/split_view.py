@@ -9,9 +9,6 @@ from mesh_llm.planner.fit import BATCH
 ROUND_TRIP_MAX_S = 0.080
 """A token waits for every link of the ring: over 80 ms no stage is worth its memory."""
 
-STAGES_MAX = 64
-"""Of a ring, head included: each costs a delay, and frames have room for so many."""
-
 HOSTS_MAX = 64
 """Of more candidates the roomiest are looked at."""
 

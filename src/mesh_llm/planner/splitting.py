@@ -13,12 +13,12 @@ from statistics import median
 
 from mesh_llm.core.errors import RequestRefused
 from mesh_llm.core.quantities import human_bytes
-from mesh_llm.core.stages import Cuttable, LayerRange
+from mesh_llm.core.stages import STAGES_MAX, Cuttable, LayerRange
 from mesh_llm.planner.fit import CONTEXT_MIN, Wish, choices, fit, least
 from mesh_llm.planner.layer_shares import seconds, shares
 from mesh_llm.planner.rings import Ground, Path, farthest, fewest, grown, holds, quickest, round_time
 from mesh_llm.planner.split_plan import Measure, Plan, PlannedStage, Stages, Wait, Whole
-from mesh_llm.planner.split_view import HOSTS_MAX, STAGES_MAX, SplitView, SplitWish, StageHost, pair
+from mesh_llm.planner.split_view import HOSTS_MAX, SplitView, SplitWish, StageHost, pair
 from mesh_llm.planner.stage_fit import StageCosts, predict_stage, stage_costs, stages_max
 
 SPEED_UNKNOWN = 10e9

@@ -5,9 +5,8 @@ the mesh, and this one lends it memory if asked.
 """
 
 import asyncio
-import functools
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
@@ -29,7 +28,7 @@ from mesh_llm.core.stages import SplitClaim, StageHolding
 from mesh_llm.planner.split_plan import Measure, Plan, Stages, Wait, Whole
 from mesh_llm.runtime.bell import Bell
 from mesh_llm.runtime.clock import Clock
-from mesh_llm.runtime.tasks import unwrapped
+from mesh_llm.runtime.dropping import Droppable, UntilUnused, bounded
 from mesh_llm.splits.assembly import Assembly, LaunchHead, Site
 from mesh_llm.splits.borrowed_stage import StageLost
 from mesh_llm.splits.borrowed_whole import borrowed_whole
@@ -50,9 +49,6 @@ PAUSE_S = 0.5
 
 YIELD_SECONDS_MAX = 30.0
 """For answers under way when another one comes first, or the model is dropped."""
-
-UntilUnused = Callable[[], Awaitable[object]]
-"""Returns when this node answers nobody with the model."""
 
 
 class Scene(Protocol):
@@ -98,8 +94,7 @@ class SplitModel:
         self._last_end = "it broke off the answer without a word"
         self._yields = False
         """Another one comes first: what is being answered may end, whatever the ring does."""
-        self._dropped = asyncio.Event()
-        self._ended = asyncio.Event()
+        self._life = Droppable()
 
     def __repr__(self) -> str:
         return f"<SplitModel {self.model.name} {self.condition}>"
@@ -107,21 +102,15 @@ class SplitModel:
     @property
     def claim(self) -> SplitClaim | None:
         """None once it was dropped."""
-        return None if self._dropped.is_set() else self._candidacy.claim
+        return None if self._life.is_dropped else self._candidacy.claim
 
     async def run(self) -> None:
         """Until it is dropped; cancelling gives everything back at once."""
         try:
-            with unwrapped():
-                async with asyncio.TaskGroup() as tasks:
-                    life = tasks.create_task(self._live(), name=f"life of {self.model.name}")
-                    drop = tasks.create_task(self._end_when_dropped(life))
-                    life.add_done_callback(lambda _: drop.cancel())
+            await self._life.live(self._live(), name=f"life of {self.model.name}")
         except asyncio.CancelledError:
             self._become(Stopped())
             raise
-        finally:
-            self._ended.set()
 
     async def drop(
         self, reason: str, until_unused: UntilUnused, seconds_max: float = YIELD_SECONDS_MAX
@@ -129,18 +118,12 @@ class SplitModel:
         """Gives the model up for good, as `engine.supervisor.Supervisor.drop` does: nobody new is served, the
         claim is withdrawn, and once `until_unused` returns, at the latest after `seconds_max`, every stage is
         given back and the head stopped. Returns when `run` has, which must be running or have ended."""
-        if not self._dropped.is_set():
-            self._until_unused = functools.partial(_bounded, until_unused, seconds_max)
+        if not self._life.is_dropped:
             self._last_end = reason
             self._become(Stopped())
-            self._dropped.set()
+            self._life.drop(until_unused, seconds_max)
             self._on_change()
-        await self._ended.wait()
-
-    async def _end_when_dropped(self, life: "asyncio.Task[None]") -> None:
-        await self._dropped.wait()
-        await self._until_unused()
-        life.cancel()
+        await self._life.wait_for_end()
 
     async def explain_failure(self) -> str:
         """Why an answer was broken off: the reason of the ring's end, once it is known, or the last one."""
@@ -151,7 +134,7 @@ class SplitModel:
         return self._last_end
 
     async def _live(self) -> None:
-        while not self._dropped.is_set():
+        while not self._life.is_dropped:
             match self._standing():
                 case Lead():
                     await self._lead()
@@ -176,7 +159,7 @@ class SplitModel:
             yielding.cancel()
 
     async def _wait_for_better(self) -> None:
-        while self._dropped.is_set() or isinstance(self._standing(), Lead):
+        while self._life.is_dropped or isinstance(self._standing(), Lead):
             await self._wait(LOOKS_APART_S)
 
     async def _yield(self, leading: "asyncio.Task[None]") -> None:
@@ -186,7 +169,7 @@ class SplitModel:
         self._yields = True
         try:
             async with asyncio.TaskGroup() as tasks:
-                ending = tasks.create_task(_bounded(self._until_unused, YIELD_SECONDS_MAX))
+                ending = tasks.create_task(bounded(self._until_unused, YIELD_SECONDS_MAX))
                 await asyncio.wait((leading, ending), return_when=asyncio.FIRST_COMPLETED)
                 ending.cancel()
         finally:
@@ -230,7 +213,7 @@ class SplitModel:
         logger.warning("%s: %s; a new plan is made", self.model.name, reason)
         was_up = not isinstance(self.condition, Loading)
         self._tell(Restarting(reason, 1, retry_after_s=1))
-        if self._yields or self._dropped.is_set():
+        if self._yields or self._life.is_dropped:
             return
         await asyncio.sleep(PAUSE_S)
         await self._wait(LOOKS_APART_S if was_up else PLANS_APART_S)
@@ -306,14 +289,8 @@ class SplitModel:
                 await self._changes.wait_for_ring()
 
     def _become(self, condition: Condition) -> None:
-        if condition == self.condition or self._dropped.is_set():
+        if condition == self.condition or self._life.is_dropped:
             return
         self.condition = condition
         self._changed.ring()
         self._on_change()
-
-
-async def _bounded(until_unused: UntilUnused, seconds_max: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds_max):
-            await until_unused()

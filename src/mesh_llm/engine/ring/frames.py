@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mesh_llm.core.stages import STAGES_MAX
+
 VERSION = 1
 
 COMMANDS_MAX = 4096
 """In one step: several for each sequence."""
 
 REASON_CHARACTERS_MAX = 1000
-
-STAGES_MAX = 64
-"""More would never be planned: each costs a delay."""
 
 
 class FrameError(Exception):

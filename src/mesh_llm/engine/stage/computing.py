@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mesh_llm.core.errors import EngineFailed
+from mesh_llm.core.stages import STAGES_MAX
 from mesh_llm.engine.llama.context import Context, NoRoom
 from mesh_llm.engine.ring.frames import (
     MICROSECONDS_MAX,
-    STAGES_MAX,
     Command,
     FrameError,
     Hello,
