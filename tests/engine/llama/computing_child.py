@@ -60,8 +60,9 @@ class Computing:
     def mislead(self, rows: int, to: str) -> None:
         """Let the residual stream be looked for where it is not: nowhere, or at another tensor."""
         residual: Any = self._context._residual
-        _, learned = residual._learned[rows]
-        residual._learned[rows] = (-1, 1 if to == "nowhere" else learned - TENSOR_BYTES)
+        (learned,) = residual._learned[rows]
+        residual._learned[rows] = frozenset({1 if to == "nowhere" else learned - TENSOR_BYTES})
+        residual._nodes.clear()
 
     def logits(self, row: int) -> np.ndarray:
         return self._context.logits(row).copy()
@@ -70,7 +71,7 @@ class Computing:
         self._table = EmbeddingTable(self._library, table)
 
     def rows(self, tokens: list[int]) -> np.ndarray:
-        return self._table.rows(rows_of(tokens))
+        return self._table.rows(tokens)
 
     def memory(self, method: str, *arguments: int) -> Any:
         return getattr(self._context, method)(*arguments)

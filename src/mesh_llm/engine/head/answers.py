@@ -27,6 +27,8 @@ class Answers:
         self._ends = frozenset(layers.tokenizer.ending())
         self._answers: dict[int, Answer] = {}
         self._news: list[News] = []
+        self._untold: list[tuple[Answer, int]] = []
+        """Tokens whose text can wait until the next step has left."""
 
     def begin(self, question: Question, now: float) -> None:
         """`now` in seconds, of any clock."""
@@ -47,10 +49,17 @@ class Answers:
         answer.tokens += 1
         if token in self._ends:
             return True
-        text = answer.text.add(self._layers.tokenizer.piece(token))
-        if text:
-            self._news.append(Told(answer.question.request, text))
+        self._untold.append((answer, token))
+        if answer.question.stops:
+            self._spell()
         return answer.text.stopped
+
+    def _spell(self) -> None:
+        for answer, token in self._untold:
+            text = answer.text.add(self._layers.tokenizer.piece(token))
+            if text:
+                self._news.append(Told(answer.question.request, text))
+        self._untold.clear()
 
     def mark_first_tokens(self, now: float) -> None:
         """Of answers that have begun since the last call."""
@@ -59,6 +68,7 @@ class Answers:
                 answer.began_at = now
 
     def finish(self, finished: Finished, now: float) -> None:
+        self._spell()
         answer = self._remove(finished.request)
         text = answer.text.finish()
         if text:
@@ -72,6 +82,7 @@ class Answers:
         self._news.append(Ended(finished.request, finished.reason, timings))
 
     def fail(self, request: int, reason: str) -> None:
+        self._spell()
         self._remove(request)
         self._news.append(BrokenOff(request, reason))
 
@@ -81,6 +92,7 @@ class Answers:
             self._remove(request)
 
     def take_news(self) -> list[News]:
+        self._spell()
         news, self._news = self._news, []
         return news
 

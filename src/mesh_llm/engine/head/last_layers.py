@@ -53,7 +53,7 @@ class LastLayers:
         """(tokens, width): what the first layer is given. Only with remote stages."""
         if self._table is None:
             raise EngineFailed("a head that holds all layers looks no embeddings up")
-        rows = self._table.rows(np.asarray(tokens, np.int32))
+        rows = self._table.rows(tokens)
         return rows if self._scale == 1 else rows * self._scale
 
     def apply(self, commands: Sequence[Command]) -> None:

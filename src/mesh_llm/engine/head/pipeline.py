@@ -226,9 +226,8 @@ class Pipeline:
                 self._answers.fail(request, reason)
 
     def _send(self, send: Send) -> None:
-        count = len(send.rows)
-        positions = np.fromiter((row.position for row in send.rows), np.int32, count)
-        sequences = np.fromiter((row.sequence for row in send.rows), np.int32, count)
+        positions = np.array([row.position for row in send.rows], np.int32)
+        sequences = np.array([row.sequence for row in send.rows], np.int32)
         self._flying.append(Flying(send, self._number, positions, sequences))
         if self._link is None:
             self._inbox.put(ComputeAlone())
@@ -267,9 +266,8 @@ class Pipeline:
         if not self._flying or step.number != self._flying[0].number:
             raise FrameError(f"step {step.number} came home out of turn")
         flying = self._flying.popleft()
-        is_same = np.array_equal(step.positions, flying.positions) and np.array_equal(
-            step.sequences, flying.sequences
-        )
+        sent, home = (flying.positions, flying.sequences), (step.positions, step.sequences)
+        is_same = all(one.tobytes() == other.tobytes() for one, other in zip(sent, home, strict=True))
         wanted = np.float32 if self._activations == "f32" else np.float16
         if not is_same or step.hidden.dtype != wanted or step.commands != flying.send.commands:
             raise FrameError(f"step {step.number} came home with other rows than it left with")
@@ -286,4 +284,4 @@ class Pipeline:
 
 
 def _outputs(send: Send) -> npt.NDArray[np.int8]:
-    return np.fromiter((row.sampled for row in send.rows), np.int8, len(send.rows))
+    return np.array([row.sampled for row in send.rows], np.int8)

@@ -278,6 +278,8 @@ class Scheduler:
         sent: list[Effect] = []
         while self._down is None and len(self._flights) < self._capacity.steps_max:
             self._admit()
+            if not any(sequence.pending for sequence in self._running.values()):
+                break
             draft = Draft()
             self._add_decodes(draft)
             self._add_prefills(draft)

@@ -28,7 +28,9 @@ LOG_ERROR, LOG_CONTINUED = 4, 5
 ROPE_TYPES_OF_FOUR_POSITIONS = frozenset({8, 40})
 """LLAMA_ROPE_TYPE_MROPE and _IMROPE: a vector comes with four positions, of time, height, width and more."""
 
-EvalCallback = c.CFUNCTYPE(c.c_bool, c.c_void_p, c.c_bool, c.c_void_p)
+EvalCallback = c.CFUNCTYPE(c.c_bool, c.c_void_p)
+"""Of (tensor, is it a question, user data) only the first is taken: all are in registers, and `residual.py`
+needs a callable of one argument."""
 LogCallback = c.CFUNCTYPE(None, c.c_int, c.c_char_p, c.c_void_p)
 ProgressCallback = c.CFUNCTYPE(c.c_bool, c.c_float, c.c_void_p)
 ToFloat = c.CFUNCTYPE(None, c.c_void_p, c.c_void_p, c.c_int64)

@@ -2,10 +2,12 @@
 
 Counterpart: `ggml_compute_forward_get_rows` (ggml-cpu/ops.cpp), which makes floats of a row with the same
 `to_float` of its storage type: equal bit for bit. Rows are read off the file, so the table takes no memory of
-its own; scales that an architecture applies to tokens are the caller's.
+its own; scales that an architecture applies to tokens are the caller's. One row is what each step of a lone
+answer needs, with caches that a model's layers have swept: few calls, and no array but the result.
 """
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,16 +42,24 @@ class EmbeddingTable:
         row_bytes: int = library.ggml_row_size(table.storage, table.width)
         if table.path.stat().st_size < table.offset + table.rows * row_bytes:
             raise ModelDamaged(f"{table.path} ends before its token embedding does: fetch it again")
+        self._row_bytes = row_bytes
         self._bytes = np.memmap(table.path, np.uint8, "r", table.offset, (table.rows, row_bytes))
+        self._first: int = self._bytes.ctypes.data
 
-    def rows(self, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+    def rows(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """(tokens, width). Raises IndexError for a token that the table does not have."""
-        if len(tokens) and (tokens.min() < 0 or tokens.max() >= self._table.rows):
-            raise IndexError(f"tokens are 0 to {self._table.rows - 1}")
-        stored = np.ascontiguousarray(self._bytes[tokens])
-        if self._table.storage == F32:
-            return stored.view(np.float32)
-        floats = np.empty((len(tokens), self._table.width), np.float32)
-        # Rows are whole blocks, so many rows are made floats as one long one.
-        self._to_float(ctypes.c_void_p(stored.ctypes.data), ctypes.c_void_p(floats.ctypes.data), floats.size)
+        width, rows = self._table.width, self._table.rows
+        floats = np.empty((len(tokens), width), np.float32)
+        to = floats.ctypes.data
+        for token in tokens:
+            if not 0 <= token < rows:
+                raise IndexError(f"tokens are 0 to {rows - 1}")
+            self._write_row(self._first + token * self._row_bytes, to)
+            to += 4 * width
         return floats
+
+    def _write_row(self, stored: int, to: int) -> None:
+        if self._table.storage == F32:
+            ctypes.memmove(to, stored, self._row_bytes)
+        else:
+            self._to_float(stored, to, self._table.width)

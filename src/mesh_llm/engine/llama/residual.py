@@ -6,8 +6,9 @@ what leaves is read; answering no skips the rest of the graph, for a stage its f
 what enters may be written over: some architectures scale vectors as they scale tokens (gemma2) or abort at
 vectors (glm4), so they are given tokens, whose embeddings are replaced before anybody reads them.
 
-Some thirty questions a layer come in each step. Comparing names costs 0.5 us each, comparing addresses 0.1,
-and a graph for as many rows lies where the last one did. So addresses are learned by name, held against the
+Some thirty questions a layer come in each step, and each would cost 0.6 us in a function of Python. So the
+callback is a look into a table of addresses, which runs no Python: None is no, and a `Node` answers by its
+truth. A graph for as many rows lies where the last one did, so addresses are learned by name, held against the
 name once more when their node is computed, and forgotten where they were wrong (`has_missed`).
 """
 
@@ -22,9 +23,6 @@ from mesh_llm.engine.llama import declarations as declared
 from mesh_llm.engine.llama.library import Library
 
 Floats = npt.NDArray[np.float32]
-
-NOWHERE = -1
-"""No tensor lies there."""
 
 
 @dataclass(slots=True)
@@ -47,32 +45,31 @@ class Residual:
         self._buffer: Floats = np.empty((rows_max if leaves else 0, width), np.float32)
         self._row_bytes = 4 * width
         self._count = 0
-        self._learned: dict[int, tuple[int, int]] = {}
-        """Addresses of both tensors in graphs for so many rows."""
-        self._expected = self._found = (NOWHERE, NOWHERE)
-        self._is_by_name = True
+        self._learned: dict[int, frozenset[int]] = {}
+        """Addresses of the tensors in graphs for so many rows."""
         self._was_by_name = True
-        self.callback = declared.EvalCallback(self._watch)
+        self._nodes = _Nodes(self)
+        self.callback = declared.EvalCallback(self._nodes.__getitem__)
         """For llama_context_params.cb_eval; lives as long as this."""
 
     def begin(self, count: int, given: Floats | None) -> None:
         """Before each llama_decode of so many rows. `given`: (count, width) that enter."""
         self._enters.passed = self._leaves.passed = 0
         self._given = given
+        self._was_by_name = count not in self._learned
+        if self._was_by_name or count != self._count:
+            self._nodes.clear()
         self._count = count
-        learned = self._learned.get(count)
-        self._was_by_name = self._is_by_name = learned is None
-        self._expected = learned or (NOWHERE, NOWHERE)
-        self._found = (NOWHERE, NOWHERE)
+        self._nodes.begin()
 
     def has_missed(self) -> bool:
         """Whether a tensor went by unseen because its address had changed: the rows must be computed once
         more, and will be found by name then."""
         is_complete = self._is_complete()
-        if is_complete:
-            self._learned[self._count] = self._found
-        else:
-            self._learned.clear()
+        if not is_complete:
+            self._forget()
+        elif self._was_by_name:
+            self._learned[self._count] = self._nodes.wanted()
         return not is_complete and not self._was_by_name
 
     def check(self) -> None:
@@ -89,27 +86,36 @@ class Residual:
         """(count, width), in the order of the batch."""
         return self._buffer[:count]
 
+    def is_wanted(self, tensor: int) -> bool:
+        """Of an address that this step's graph shows for the first time."""
+        learned = self._learned.get(self._count)
+        return self._name(tensor) is not None if learned is None else tensor in learned
+
+    def pass_by(self, tensor: int) -> bool:
+        """A wanted tensor is computed; whether the graph goes on."""
+        name = self._name(tensor)
+        if name is None:
+            self._forget()
+        elif name == self._leaves.name:
+            self._take(tensor)
+            return False
+        else:
+            self._give(tensor)
+        return True
+
+    def _name(self, tensor: int) -> bytes | None:
+        """None for one that is not watched."""
+        name: bytes = self._library.ggml_get_name(tensor)
+        return name if name in (self._enters.name, self._leaves.name) else None
+
+    def _forget(self) -> None:
+        """From here on tensors are found by name."""
+        self._learned.clear()
+        self._nodes.clear()
+
     def _is_complete(self) -> bool:
         whole = self._count * self._row_bytes
         return all(p.name is None or p.passed == whole for p in (self._enters, self._leaves))
-
-    def _watch(self, tensor: int, is_question: bool, _user: object) -> bool:
-        if is_question:
-            return self._is_wanted(tensor) if self._is_by_name else tensor in self._expected
-        name = self._library.ggml_get_name(tensor)
-        if name == self._leaves.name:
-            self._found = (self._found[0], tensor)
-            self._take(tensor)
-            return False
-        if name == self._enters.name:
-            self._found = (tensor, self._found[1])
-            self._give(tensor)
-        else:
-            self._is_by_name = True
-        return True
-
-    def _is_wanted(self, tensor: int) -> bool:
-        return self._library.ggml_get_name(tensor) in (self._enters.name, self._leaves.name)
 
     def _take(self, tensor: int) -> None:
         """Behind what earlier parts of the same batch left. More than fits is counted, never written."""
@@ -126,3 +132,44 @@ class Residual:
             address = ctypes.c_void_p(given.ctypes.data + self._enters.passed)
             self._library.ggml_backend_tensor_set(tensor, address, 0, size)
         self._enters.passed += size
+
+
+@dataclass(slots=True, eq=False)
+class _Node:
+    """A wanted tensor. It is asked for its truth twice: whether it is wanted, and once it is computed."""
+
+    residual: Residual
+    tensor: int
+    is_wanted: bool = False
+
+    def __bool__(self) -> bool:
+        self.is_wanted = not self.is_wanted
+        return self.is_wanted or self.residual.pass_by(self.tensor)
+
+
+class _Nodes(dict[int, _Node | None]):
+    """By address: all nodes of the graph that have come by since the last `clear`."""
+
+    def __init__(self, residual: Residual) -> None:
+        super().__init__()
+        self._residual = residual
+        self._wanted: dict[int, _Node] = {}
+
+    def __missing__(self, tensor: int) -> _Node | None:
+        node = _Node(self._residual, tensor) if self._residual.is_wanted(tensor) else None
+        if node is not None:
+            self._wanted[tensor] = node
+        self[tensor] = node
+        return node
+
+    def begin(self) -> None:
+        """A new step: nothing has been asked for, whatever became of the last one."""
+        for node in self._wanted.values():
+            node.is_wanted = False
+
+    def wanted(self) -> frozenset[int]:
+        return frozenset(self._wanted)
+
+    def clear(self) -> None:
+        super().clear()
+        self._wanted.clear()

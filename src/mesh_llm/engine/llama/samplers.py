@@ -59,6 +59,7 @@ class Sampler:
             library.llama_sampler_chain_default_params()
         )
         self._looks_back = sampling.repeat_last
+        self._takes_likeliest = _takes_likeliest(sampling)
         for link in _links(library, tokens, sampling):
             library.llama_sampler_chain_add(self._chain, link)
 
@@ -69,12 +70,27 @@ class Sampler:
 
     def sample(self, context: Context, row: int) -> int:
         """The next token, from the logits of a row of the context's last batch; it is remembered."""
+        if self._takes_likeliest:
+            return int(context.logits(row).argmax())
         return self._library.llama_sampler_sample(self._chain, context.handle, row)
 
     def close(self) -> None:
         if self._chain is not None:
             self._library.llama_sampler_free(self._chain)
         self._chain = None
+
+
+def _takes_likeliest(sampling: Sampling) -> bool:
+    """Whether the chain would do no more, over a list of the whole vocabulary that it makes for each token."""
+    return (
+        sampling.temperature <= 0
+        and sampling.dynamic_range == 0
+        and sampling.repeat_penalty == 1
+        and sampling.frequency_penalty == sampling.presence_penalty == 0
+        and not sampling.biases
+        and sampling.typical_p >= 1
+        and sampling.xtc_probability <= 0
+    )
 
 
 def _links(library: Library, tokens: int, sampling: Sampling) -> list[int]:
