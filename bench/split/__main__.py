@@ -11,6 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from mesh_llm.core.progress import ignore
 from mesh_llm.models.obtain import obtain
 from mesh_llm.models.places import ModelPlaces
 
-ROUND_TRIPS_MS = (0, 10, 20, 40)
 TOKENS = {1: 48, 8: 16}
 PREFILL_WORDS = 1900
 LOAD = Load(context=16_384, slots=8, batch=256)
@@ -31,6 +31,7 @@ async def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="SmolLM2-135M-Instruct")
     parser.add_argument("--rounds", type=int, default=9, help="of each candidate in each row (default 9)")
+    parser.add_argument("--round-trips", type=int, nargs="+", default=(0, 10, 20, 40), help="in milliseconds")
     parser.add_argument("--no-rpc", action="store_true", help="leave out what needs a compiler")
     arguments = parser.parse_args()
     places = ModelPlaces.from_environment(os.environ, HOME)
@@ -46,15 +47,15 @@ async def main() -> int:
             candidates.append(await stack.enter_async_context(rpc))
         for candidate in candidates:
             await ask(candidate.target, 0, 4)
-        await compare(candidates, arguments.rounds)
+        await compare(candidates, arguments.rounds, arguments.round_trips)
     return 0
 
 
-async def compare(candidates: list[Candidate], rounds: int) -> None:
+async def compare(candidates: list[Candidate], rounds: int, round_trips: Sequence[int]) -> None:
     names = [candidate.target.name for candidate in candidates]
     print("| | " + " | ".join(names) + " |")
     print("|---|" + "---|" * len(names))
-    for round_trip in ROUND_TRIPS_MS:
+    for round_trip in round_trips:
         for candidate in candidates:
             candidate.delay.seconds = round_trip / 2000
         for streams, tokens in TOKENS.items():

@@ -7,9 +7,9 @@ what enters may be written over: some architectures scale vectors as they scale 
 vectors (glm4), so they are given tokens, whose embeddings are replaced before anybody reads them.
 
 Some thirty questions a layer come in each step, and each would cost 0.6 us in a function of Python. So the
-callback is a look into a table of addresses, which runs no Python: None is no, and a `Node` answers by its
-truth. A graph for as many rows lies where the last one did, so addresses are learned by name, held against the
-name once more when their node is computed, and forgotten where they were wrong (`has_missed`).
+callback is a look into a table of addresses, which runs no Python: None is no, and a `_Node` answers by its
+truth. A graph for as many rows lies where the last one did, so addresses are learned by name, held against
+the name once more when their node is computed, and forgotten where they were wrong (`has_missed`).
 """
 
 import ctypes

@@ -81,7 +81,7 @@ class Sampler:
 
 
 def _takes_likeliest(sampling: Sampling) -> bool:
-    """Whether the chain would do no more, over a list of the whole vocabulary that it makes for each token."""
+    """Whether that is all the chain would do, over a list that it makes of the vocabulary for each token."""
     return (
         sampling.temperature <= 0
         and sampling.dynamic_range == 0

@@ -1,9 +1,10 @@
-"""A llama of random Q4_0 weights, as large as one likes: `python -m bench.gpu.random_model FILE --layers 64`.
+"""A llama of random Q4_0 weights, as large as one likes: `python -m bench.random_model FILE --size 32b`.
 
 Speed does not depend on what the weights say. The vocabulary is made up: 256 bytes and words of no text.
 """
 
 import argparse
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gguf
@@ -14,29 +15,44 @@ BLOCK_ELEMENTS, BLOCK_BYTES = 32, 18
 SCALE = np.frombuffer(np.float16(0.003).tobytes(), np.uint8)
 """Of every block: small enough that no activation overflows."""
 
-WIDTH, FEED_FORWARD, HEADS, KV_HEADS, HEAD = 5120, 27_648, 40, 8, 128
-VOCABULARY = 152_064
-"""With 64 layers 32.8 billion parameters, as Qwen 2.5 32B."""
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    layers: int
+    width: int
+    feed_forward: int
+    heads: int
+    kv_heads: int
+    head: int
+    vocabulary: int
+
+
+SIZES = {
+    "1b": Shape(22, 2048, 5632, 32, 4, 64, 32_000),  # 1.1 billion parameters, as TinyLlama
+    "32b": Shape(64, 5120, 27_648, 40, 8, 128, 152_064),  # 32.8 billion, as Qwen 2.5 32B
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--layers", type=int, default=64)
+    parser.add_argument("--size", choices=SIZES, default="32b")
+    parser.add_argument("--layers", type=int, help="instead of those of the size")
     arguments = parser.parse_args()
-    write(arguments.file, arguments.layers)
+    shape = SIZES[arguments.size]
+    write(arguments.file, replace(shape, layers=arguments.layers or shape.layers))
 
 
-def write(path: Path, layers: int) -> None:
+def write(path: Path, shape: Shape) -> None:
     chance = np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "llama")
-    _describe(writer, layers)
-    ones = np.ones(WIDTH, np.float32)
-    matrices = {name: _random(chance, *shape) for name, shape in _shapes().items()}
+    _describe(writer, shape)
+    ones = np.ones(shape.width, np.float32)
+    matrices = {name: _random(chance, *sides) for name, sides in _matrices(shape).items()}
     for name in ("token_embd", "output"):
-        _add(writer, f"{name}.weight", _random(chance, VOCABULARY, WIDTH))
+        _add(writer, f"{name}.weight", _random(chance, shape.vocabulary, shape.width))
     writer.add_tensor("output_norm.weight", ones)
-    for layer in range(layers):  # all alike: what differs costs time to draw and tells nothing more
+    for layer in range(shape.layers):  # all alike: what differs costs time to draw and tells nothing more
         for norm in ("attn_norm", "ffn_norm"):
             writer.add_tensor(f"blk.{layer}.{norm}.weight", ones)
         for name, matrix in matrices.items():
@@ -47,28 +63,28 @@ def write(path: Path, layers: int) -> None:
     writer.close()
 
 
-def _describe(writer: gguf.GGUFWriter, layers: int) -> None:
+def _describe(writer: gguf.GGUFWriter, shape: Shape) -> None:
     writer.add_name("random")
     writer.add_file_type(2)
-    writer.add_block_count(layers)
+    writer.add_block_count(shape.layers)
     writer.add_context_length(32_768)
-    writer.add_embedding_length(WIDTH)
-    writer.add_feed_forward_length(FEED_FORWARD)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
-    writer.add_rope_dimension_count(HEAD)
+    writer.add_embedding_length(shape.width)
+    writer.add_feed_forward_length(shape.feed_forward)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.kv_heads)
+    writer.add_rope_dimension_count(shape.head)
     writer.add_rope_freq_base(1e6)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_vocab_size(VOCABULARY)
+    writer.add_vocab_size(shape.vocabulary)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
     tokens = _byte_tokens()
-    tokens += [f"\u0120w{number}" for number in range(VOCABULARY - len(tokens))]
+    tokens += [f"\u0120w{number}" for number in range(shape.vocabulary - len(tokens))]
     writer.add_token_list(tokens)
-    writer.add_token_types([gguf.TokenType.NORMAL] * VOCABULARY)
+    writer.add_token_types([gguf.TokenType.NORMAL] * shape.vocabulary)
     writer.add_token_merges([f"{tokens[0]} {tokens[1]}"])
-    writer.add_bos_token_id(VOCABULARY - 2)
-    writer.add_eos_token_id(VOCABULARY - 1)
+    writer.add_bos_token_id(shape.vocabulary - 2)
+    writer.add_eos_token_id(shape.vocabulary - 1)
     writer.add_add_bos_token(False)
     writer.add_chat_template("{% for message in messages %}{{ message.content }}{% endfor %}")
 
@@ -80,16 +96,18 @@ def _byte_tokens() -> list[str]:
     return [chr(byte) if byte in plain else chr(next(moved)) for byte in range(256)]
 
 
-def _shapes() -> dict[str, tuple[int, int]]:
+def _matrices(shape: Shape) -> dict[str, tuple[int, int]]:
     """Rows and columns."""
+    width, feed_forward = shape.width, shape.feed_forward
+    queries, keys = shape.heads * shape.head, shape.kv_heads * shape.head
     return {
-        "attn_q": (HEADS * HEAD, WIDTH),
-        "attn_k": (KV_HEADS * HEAD, WIDTH),
-        "attn_v": (KV_HEADS * HEAD, WIDTH),
-        "attn_output": (WIDTH, HEADS * HEAD),
-        "ffn_gate": (FEED_FORWARD, WIDTH),
-        "ffn_up": (FEED_FORWARD, WIDTH),
-        "ffn_down": (WIDTH, FEED_FORWARD),
+        "attn_q": (queries, width),
+        "attn_k": (keys, width),
+        "attn_v": (keys, width),
+        "attn_output": (width, queries),
+        "ffn_gate": (feed_forward, width),
+        "ffn_up": (feed_forward, width),
+        "ffn_down": (width, feed_forward),
     }
 
 
