@@ -17,10 +17,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from bench.load import ask, burst
-from bench.split.candidates import Candidate, Load, split
+from bench.split.candidates import Candidate, Load, model_at, split
 from bench.split.links import Delay, relayed
-from mesh_llm.models.gguf.facts import read_file_facts
-from mesh_llm.models.library import LocalModel
 from mesh_llm.models.places import ModelPlaces
 
 LOAD = Load(context=16_384, slots=8, batch=512, threads=8, gpu_layers=-1, cards=True)
@@ -40,7 +38,7 @@ async def main() -> int:
     arguments = parser.parse_args()
     path, binaries = arguments.model.resolve(), arguments.build.resolve() / "bin"
     os.environ["MESH_LLM_LIBLLAMA"] = str(binaries / "libllama.so")
-    model = LocalModel(path.stem, (path,), path.stat().st_size, read_file_facts([path]), None, (), (None,))
+    model = model_at(path)
     places = ModelPlaces(path.parent, path.parent, path.parent / "none")
     print("| arm | round trip | streams | tokens/s together |\n|---|---|---|---|")
     show("llama-bench, one card", 0, 1, await llama_bench(binaries, path, "0"))

@@ -24,6 +24,8 @@ from mesh_llm.models.places import ModelPlaces
 
 TOKENS = {1: 48, 8: 16}
 PREFILL_WORDS = 1900
+TURN_S_MAX = 10.0
+"""A candidate that takes longer is asked twice in a row of the table, not in each round."""
 LOAD = Load(context=16_384, slots=8, batch=256)
 
 
@@ -71,7 +73,8 @@ async def in_turns(candidates: list[Candidate], rounds: int, streams: int, token
     seen: list[list[float]] = [[] for _ in candidates]
     for number in range(rounds):
         for candidate, speeds in zip(candidates, seen, strict=True):
-            speeds.append(await speed(candidate.target, streams, tokens, number))
+            if len(speeds) < 2 or streams * tokens / speeds[-1] < TURN_S_MAX:
+                speeds.append(await speed(candidate.target, streams, tokens, number))
     return [statistics.median(speeds) for speeds in seen]
 
 

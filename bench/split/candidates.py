@@ -4,6 +4,7 @@ Every process that computes gets one core's worth of threads, as a machine of it
 processes can be delayed while they run.
 """
 
+import hashlib
 import os
 import random
 import tempfile
@@ -24,6 +25,7 @@ from mesh_llm.engine.stage.settings import StageSettings
 from mesh_llm.engine.stage.stage_worker import StageWorker
 from mesh_llm.engine.whole.llama_server import LlamaServer
 from mesh_llm.engine.whole.settings import EngineSettings
+from mesh_llm.models.gguf.facts import read_file_facts
 from mesh_llm.models.gguf.header import read_file_header
 from mesh_llm.models.gguf.stageable import cuttable, embedding_scale, entrance_name, residual_name
 from mesh_llm.models.library import LocalModel
@@ -62,6 +64,10 @@ class Candidate:
     pids: tuple[int, ...]
 
 
+def model_at(path: Path) -> LocalModel:
+    return LocalModel(path.stem, (path,), path.stat().st_size, read_file_facts([path]), None, (), (None,))
+
+
 def layers_of(model: LocalModel, stages: int) -> tuple[LayerRange, ...]:
     """As a mesh of equal nodes would deal them out, in the order of the ring, the head's last."""
     if stages == 1:
@@ -96,11 +102,11 @@ async def split(model: LocalModel, places: ModelPlaces, stages: int, load: Load)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         sockets, pids = [str(folder / "0")], list[int]()
         *remote, last = layers_of(model, stages)
-        identity, entrance = "be" * 32, entrance_name(headers)
+        identity, entrance = identity_of(model), entrance_name(headers)
         for number, layers in enumerate(remote, start=1):
             kept = store.stage(identity, layers, is_head=False, parts=headers, source=source)
             file = await stack.enter_async_context(kept)
-            settings = replace(_stage_settings(model, file, layers, load, folder, number), entrance=entrance)
+            settings = replace(stage_settings(model, file, layers, load, folder, number), entrance=entrance)
             starting = StageWorker.start(settings, load.environment(number), lambda _: None)
             worker = await stack.enter_async_context(starting)
             sockets.append((await worker.wait_until_ready()).socket_path)
@@ -157,7 +163,13 @@ async def _rpc(module: str, plugin: Path, numbers: Sequence[int], line: bytes) -
         yield child
 
 
-def _stage_settings(
+def identity_of(model: LocalModel) -> str:
+    """Told apart well enough for a cache of this machine."""
+    told = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in model.files]
+    return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+def stage_settings(
     model: LocalModel, file: Path, layers: LayerRange, load: Load, folder: Path, number: int
 ) -> StageSettings:
     return StageSettings(

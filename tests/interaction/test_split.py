@@ -22,6 +22,9 @@ pytestmark = pytest.mark.real
 PROMPTS = int(os.environ.get("MESH_LLM_PROMPTS", "2"))
 """Of each model and split; `make check-all` takes 20."""
 
+KILLS = int(os.environ.get("MESH_LLM_KILLS", "3"))
+"""Of stages, one after the other; `make check-all` takes 200."""
+
 TOKENS = 200
 BACK_SECONDS_MAX = 15.0
 """In which a split model answers again that has lost a stage."""
@@ -88,18 +91,37 @@ def stage_processes(node: Node) -> list[psutil.Process]:
 async def test_killing_a_stage_ends_its_requests_honestly_and_a_new_plan_follows(store: Path, tmp_path: Path):
     async with split_over(store, tmp_path, 2) as (leader, other):
         await wait_until_listed(leader, MODEL)
-        url = await leader.url()
-        begun = asyncio.Event()
-        async with asyncio.TaskGroup() as tasks:
-            answer = tasks.create_task(broken_off(url, begun))
-            await begun.wait()
-            (stage,) = stage_processes(other)
-            stage.send_signal(signal.SIGKILL)
-        assert "stage" in answer.result() or "ring" in answer.result()
-        async with asyncio.timeout(BACK_SECONDS_MAX):
-            await chat_until_ready(url, model=MODEL)
-        (again,) = stage_processes(other)
-        assert again.pid != stage.pid
+        held: list[tuple[int, int]] = []
+        for _ in range(KILLS):
+            await kill_during_an_answer(leader, other)
+            held.append((resources(leader), resources(other)))
+        assert all(now <= first + LEAK for first, now in zip(held[0], held[-1], strict=True)), held
+
+
+LEAK = 12
+"""Files, threads and processes that come and go; one that stays behind with each of 200 kills is more."""
+
+
+async def kill_during_an_answer(leader: Node, other: Node) -> None:
+    url = await leader.url()
+    begun = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        answer = tasks.create_task(broken_off(url, begun))
+        await begun.wait()
+        (stage,) = stage_processes(other)
+        stage.send_signal(signal.SIGKILL)
+    assert "stage" in answer.result() or "ring" in answer.result()
+    async with asyncio.timeout(BACK_SECONDS_MAX):
+        await chat_until_ready(url, model=MODEL)
+    (again,) = stage_processes(other)
+    assert again.pid != stage.pid
+
+
+def resources(node: Node) -> int:
+    """Open files, threads and processes of a node and its children."""
+    family = [psutil.Process(node.pid), *node.descendants()]
+    assert all(process.status() != psutil.STATUS_ZOMBIE for process in family)
+    return sum(process.num_fds() + process.num_threads() + 1 for process in family)
 
 
 async def broken_off(url: str, begun: asyncio.Event) -> str:
