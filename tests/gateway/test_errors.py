@@ -39,6 +39,27 @@ def test_what_no_second_try_can_save_is_the_callers_mistake(status, message):
     assert read_engine_error(status, told(message)).http_status == 400
 
 
+def test_a_refusal_keeps_the_field_and_the_reason_that_a_head_names():
+    body = told("`n` must be 1 or more.", param="n", error_code="invalid_value")
+    shape = openai_shape(read_engine_error(400, body))["error"]
+    assert (shape["param"], shape["code"], shape["type"]) == ("n", "invalid_value", "invalid_request_error")
+
+
+def test_a_refusal_of_an_external_server_keeps_its_own_code():
+    body = b'{"error": {"message": "no", "type": "invalid_request_error", "param": "n", "code": "too_many"}}'
+    shape = openai_shape(read_engine_error(400, body))["error"]
+    assert (shape["param"], shape["code"]) == ("n", "too_many")
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [({}, 2), ({"retry_after": 30}, 30), ({"retry_after": -1}, 2), ({"retry_after": True}, 2)],
+)
+def test_an_engine_that_is_not_ready_may_say_when_it_will_be(given, kept):
+    error = read_engine_error(503, told("full", "unavailable_error", **given))
+    assert isinstance(error, Unavailable) and error.retry_after_s == kept
+
+
 def test_other_failures_of_the_engine_are_a_502_with_its_words():
     error = read_engine_error(500, told("Compute error."))
     assert error.http_status == 502

@@ -25,6 +25,11 @@ CALLERS_MISTAKES = (
 )
 """Found in the text of llama-server's 500 and 501 answers to requests that no second try can save."""
 
+RETRY_AFTER_S = 2
+"""Where an engine that is not ready does not say itself when it will be."""
+
+RETRY_AFTER_S_MAX = 3600
+
 ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -39,8 +44,15 @@ ANTHROPIC_TYPES = {
 class EngineRefused(RequestRefused):
     """The engine found fault with the request; `details` are the numbers it gave."""
 
-    def __init__(self, message: str, *, code: str | None = None, details: Json | None = None) -> None:
-        super().__init__(message, code=code)
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        parameter: str | None = None,
+        details: Json | None = None,
+    ) -> None:
+        super().__init__(message, code=code, parameter=parameter)
         self.details = details or {}
 
 
@@ -61,7 +73,11 @@ def anthropic_shape(error: MeshError) -> Json:
 
 
 def read_engine_error(status: int, body: bytes) -> MeshError:
-    """The meaning of an engine's answer other than 200."""
+    """The meaning of an engine's answer other than 200.
+
+    llama-server's `code` is the HTTP status. A head says in `param`, `error_code` and `retry_after` what
+    llama-server has no words for; external servers have a `code` in words, as OpenAI does.
+    """
     if 300 <= status < 400:
         return EngineFailed(
             f"The engine redirects requests (HTTP {status}) and is not followed: give --endpoint the address "
@@ -73,9 +89,13 @@ def read_engine_error(status: int, body: bytes) -> MeshError:
         details = {key: error[key] for key in ("n_prompt_tokens", "n_ctx") if key in error}
         return EngineRefused(message, code="context_length_exceeded", details=details)
     if status == 503:
-        return Unavailable(f"The engine is not ready: {message}. Try again.", retry_after_s=2)
+        return Unavailable(
+            f"The engine is not ready: {message.rstrip('.')}. Try again.", retry_after_s=_wait(error)
+        )
     if status in (400, 413, 422) or any(mistake in message.lower() for mistake in CALLERS_MISTAKES):
-        return EngineRefused(message)
+        return EngineRefused(
+            message, code=_word(error, "error_code", "code"), parameter=_word(error, "param")
+        )
     return EngineFailed(f"The engine answered with status {status}: {message}")
 
 
@@ -83,6 +103,15 @@ def read_stream_error(error: Json) -> MeshError:
     """The meaning of an `error` object inside an engine's event stream."""
     code = error.get("code")
     return read_engine_error(code if isinstance(code, int) else 500, json.dumps({"error": error}).encode())
+
+
+def _word(error: Json, *names: str) -> str | None:
+    return next((error[name] for name in names if isinstance(error.get(name), str)), None)
+
+
+def _wait(error: Json) -> int:
+    told = error.get("retry_after")
+    return told if type(told) is int and 0 < told <= RETRY_AFTER_S_MAX else RETRY_AFTER_S
 
 
 def _error_of(body: bytes) -> Json:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from mesh_llm.core.errors import MeshError, RequestRefused
+from mesh_llm.core.errors import MeshError, RequestRefused, Unavailable
 from mesh_llm.engine.head.generation import Ended, Timings
 
 Json = dict[str, Any]
@@ -116,14 +116,24 @@ class ContextExceeded(RequestRefused):
 
 
 def error_json(error: MeshError) -> Json:
-    """llama-server's shape (format_error_response)."""
+    """llama-server's shape (format_error_response), where `code` is the status. What our refusals say beyond
+    that stands beside it: `param`, `error_code`, `retry_after`; `gateway/errors.py` reads them."""
     if isinstance(error, ContextExceeded):
         return _error(400, str(error), "exceed_context_size_error") | {
             "n_prompt_tokens": error.prompt_tokens,
             "n_ctx": error.context,
         }
     kinds = {401: "authentication_error", 404: "not_found_error", 503: "unavailable_error"}
-    return _error(error.http_status, str(error), kinds.get(error.http_status, error.kind))
+    return _error(error.http_status, str(error), kinds.get(error.http_status, error.kind)) | _beyond(error)
+
+
+def _beyond(error: MeshError) -> Json:
+    if isinstance(error, Unavailable):
+        return {"retry_after": error.retry_after_s}
+    if not isinstance(error, RequestRefused):
+        return {}
+    told = {"param": error.parameter, "error_code": error.code}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _error(status: int, message: str, kind: str) -> Json:
