@@ -1,0 +1,1 @@
+"""What an answer must look like: JSON of a schema, a grammar, the call of a tool."""
