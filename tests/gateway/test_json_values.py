@@ -41,3 +41,10 @@ def test_a_wrong_type_is_refused_by_name(read, body, says):
         read(body)
     assert refused.value.parameter and refused.value.parameter.startswith("a")
     assert not read({})
+
+
+@pytest.mark.parametrize("body", [b'{"a": 1e999}', b'{"a": [-1e999]}', b'{"a": NaN}', b'{"a": Infinity}'])
+def test_a_number_beyond_all_numbers_is_no_json(body):
+    with pytest.raises(RequestRefused) as refused:
+        parse_object(body)
+    assert refused.value.code == "invalid_json"

@@ -3,6 +3,7 @@ import pytest
 from mesh_llm.core.errors import EngineFailed, ModelNotFound, RequestRefused, Unavailable
 from mesh_llm.core.offers import ModelOffer, ServedOffer
 from mesh_llm.core.serving import Endpoint, Failed, Loading, Ready, Restarting, Stopped, Waiting
+from mesh_llm.core.stages import LayerRange, StageHolding
 from mesh_llm.gateway.offers import capabilities, offer_of
 from mesh_llm.gateway.routing import choose, endpoint_of, require, standing_elsewhere, standing_here
 from tests.gateway.engine import FixedBackend, a_model
@@ -103,3 +104,10 @@ def test_what_a_model_cannot_do_is_refused_with_what_it_can():
         require(offer_of(EMBEDDER.model), "chat")
     with pytest.raises(RequestRefused, match="smaller --ctx-size"):
         require(offer_of(a_model(embeddings=False)), "embeddings")
+
+
+@pytest.mark.parametrize("capability", ["embeddings", "rerank"])
+def test_a_split_model_says_why_it_gives_no_numbers(capability):
+    stages = tuple(StageHolding(node * 64, "", LayerRange(0, 1), node == "b") for node in "ab")
+    with pytest.raises(RequestRefused, match="split over 2 stages"):
+        require(offer_of(a_model(embeddings=False, stages=stages)), capability)

@@ -1,6 +1,7 @@
 """JSON as strangers send it: typed access that refuses with the field's name."""
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any, NoReturn, cast
 
@@ -12,7 +13,7 @@ Json = dict[str, Any]
 def parse_object(body: bytes) -> Json:
     """A request's body. Raises RequestRefused unless it is one JSON object."""
     try:
-        value: Any = json.loads(body, parse_constant=_refuse_constant)
+        value: Any = json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise RequestRefused(
             f"The body is not JSON ({error}). Send a JSON object.", code="invalid_json"
@@ -25,6 +26,14 @@ def parse_object(body: bytes) -> Json:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(written: str) -> float:
+    """`1e999` would become infinite, which no JSON can say to an engine."""
+    value = float(written)
+    if math.isinf(value):
+        raise ValueError(f"{written[:20]} is beyond all numbers")
+    return value
 
 
 def dump(value: Any) -> bytes:

@@ -114,14 +114,20 @@ def require(offer: ModelOffer, capability: str | None) -> None:
     """Raises RequestRefused where the model cannot do what the route is for."""
     if can(offer, capability):
         return
-    cure = "Name another model."
-    if capability == "embeddings" and "chat" in offer.capabilities:
-        cure = "Memory was too tight for them: free some, or start the node with a smaller --ctx-size."
     raise RequestRefused(
-        f"{offer.name} does not do {capability}, only {', '.join(offer.capabilities)}. {cure}",
+        f"{offer.name} does not do {capability}, only {', '.join(offer.capabilities)}. "
+        f"{_cure(offer, capability)}",
         code="unsupported_model",
         parameter="model",
     )
+
+
+def _cure(offer: ModelOffer, capability: str | None) -> str:
+    if offer.stages and capability in ("embeddings", "rerank"):
+        return f"It is split over {len(offer.stages)} stages, which give text only. Name another model."
+    if capability == "embeddings" and "chat" in offer.capabilities:
+        return "Memory was too tight for them: free some, or start the node with a smaller --ctx-size."
+    return "Name another model."
 
 
 def _is_name(offer: ModelOffer, requested: str) -> bool:

@@ -12,6 +12,7 @@ from mesh_llm.gateway.json_values import Json, as_list, as_object, flag, object_
 from mesh_llm.gateway.openai import tools
 from mesh_llm.gateway.openai.chat_answer import ChatAnswer, ChatStream
 from mesh_llm.gateway.openai.fields import (
+    check_numbers,
     check_stop,
     choices_wanted,
     refuse_meaningful,
@@ -68,6 +69,7 @@ def check(body: Json, model: ServedModel) -> None:
     for position, message in enumerate(messages):
         _check_message(message, f"messages[{position}].", model)
     choices_wanted(body)
+    check_numbers(body)
     check_stop(body)
     refuse_meaningful(body, "functions", "Send `tools` instead.")
     refuse_meaningful(body, "function_call", "Send `tool_choice` instead.")

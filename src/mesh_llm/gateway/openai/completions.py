@@ -17,6 +17,7 @@ from mesh_llm.gateway.json_values import (
 )
 from mesh_llm.gateway.openai.chat_answer import ChatStream
 from mesh_llm.gateway.openai.fields import (
+    check_numbers,
     check_stop,
     choices_wanted,
     refuse_meaningful,
@@ -45,6 +46,7 @@ def exchange(body: Json, model: ServedModel) -> Exchange:
 
 
 def _prepared(body: Json, model: ServedModel) -> Json:
+    check_numbers(body)
     check_stop(body)
     refuse_meaningful(
         body, "suffix", "Write the text after the gap into the prompt, as the model was taught it."

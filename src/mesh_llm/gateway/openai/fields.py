@@ -26,6 +26,39 @@ ENGINE_CONTROLS = {
 }
 """llama-server would act on these; here many clients share one engine."""
 
+NUMBERS = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "top_n_sigma",
+    "xtc_probability",
+    "xtc_threshold",
+    "dynatemp_range",
+    "dynatemp_exponent",
+    "repeat_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "dry_multiplier",
+    "dry_base",
+    "mirostat_tau",
+    "mirostat_eta",
+)
+WHOLE_NUMBERS = (
+    "max_tokens",
+    "max_completion_tokens",
+    "n_predict",
+    "top_k",
+    "top_logprobs",
+    "seed",
+    "repeat_last_n",
+    "min_keep",
+    "mirostat",
+    "dry_allowed_length",
+    "dry_penalty_last_n",
+)
+"""Checked here, so that they are refused alike whoever would compute the answer, and with their name."""
+
 HARMLESS_VALUES: tuple[Any, ...] = (None, -1, False, [], "")
 """What clients send that fill every field of a form: the same as leaving it out."""
 
@@ -49,6 +82,18 @@ def refuse_meaningful(body: Json, name: str, cure: str) -> None:
         raise RequestRefused(
             f"`{name}` is not supported. {cure}", code="unsupported_parameter", parameter=name
         )
+
+
+def check_numbers(body: Json) -> None:
+    """A whole number may be written as a float: programs do."""
+    for name in (*NUMBERS, *WHOLE_NUMBERS):
+        value = body.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            refuse(name, "a number")
+        if name in WHOLE_NUMBERS and value != value // 1:
+            refuse(name, "a whole number")
 
 
 def choices_wanted(body: Json) -> int:
