@@ -1,0 +1,73 @@
+"""What all parsers of answers are: fed with any cuts of a text, they tell the same."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mesh_llm.engine.head.families import Thinking
+from mesh_llm.engine.head.parsing.deltas import Delta
+from mesh_llm.engine.head.parsing.tape import Reading, Tape
+from mesh_llm.engine.head.parsing.telling import Call, Telling
+from mesh_llm.engine.head.parsing.tools import Tool, by_name
+
+
+class AnswerParser(Protocol):
+    def feed(self, text: str) -> list[Delta]:
+        """What is known now that `text` has come."""
+        ...
+
+    def finish(self) -> list[Delta]:
+        """The rest. A call that is cut off stays one if its name was known."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What is known of an answer before it comes."""
+
+    identify: Callable[[], str]
+    """Draws the id of a call."""
+    tools: Sequence[Tool] = ()
+    """That may be called; without any, calls are text, as llama-server has it."""
+    thinking: Thinking | None = None
+    """None: thoughts are content, marks and all (`reasoning_format: none`)."""
+    thinking_is_open: bool = False
+    """The prompt ends within thoughts."""
+    calls_are_sure: bool = False
+    """A grammar sees to it that calls are well formed: they are told while they come, else when complete."""
+
+
+class FormatParser(ABC):
+    """Of a family's format; subclasses read it."""
+
+    def __init__(self, form: Form) -> None:
+        self.form = form
+        self.tape = Tape()
+        self.telling = Telling(form.identify)
+        self.tools: Mapping[str, Tool] = by_name(form.tools)
+        self._reading: Reading[None] | None = self.read()
+
+    @abstractmethod
+    def read(self) -> Reading[None]:
+        """The whole answer."""
+
+    def call(self, *, is_sure: bool = True) -> Call:
+        """A new one; `is_sure` unless its id comes last."""
+        return Call(self.tape, self.telling, is_sure=self.form.calls_are_sure and is_sure)
+
+    def feed(self, text: str) -> list[Delta]:
+        self.tape.add(text)
+        return self._go_on()
+
+    def finish(self) -> list[Delta]:
+        self.tape.end()
+        return self._go_on()
+
+    def _go_on(self) -> list[Delta]:
+        if self._reading is not None:
+            try:
+                next(self._reading)
+            except StopIteration:
+                self._reading = None
+        return self.telling.take()
