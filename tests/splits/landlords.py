@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,15 @@ from tests.mesh.members import key
 from tests.splits.village import Villager
 
 RING = bytes(range(16))
+
+
+def offering(room: Callable[[], Room]) -> Callable[[], Awaitable[Room]]:
+    """What a surveyor tells of its node."""
+
+    async def offer() -> Room:
+        return room()
+
+    return offer
 
 
 def an_order(**changes: object) -> Assign:
@@ -133,7 +142,7 @@ def holder(
     folder.mkdir(exist_ok=True)
     landlord = ALandlord(folder)
     door = RingDoor()
-    surveyor = Surveyor(villager, lambda: Room(landlord.memory_bytes_free(), 5e9), is_member)
+    surveyor = Surveyor(villager, offering(lambda: Room(landlord.memory_bytes_free(), 5e9)), is_member)
     hosting = Hosting(landlord, surveyor, door, villager.stream, lambda: None)
     villager.answers |= {Kind.STAGE: hosting.answer, Kind.RING: door.answer}
     return hosting, landlord

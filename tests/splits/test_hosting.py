@@ -35,7 +35,7 @@ from mesh_llm.splits.messages import (
 from mesh_llm.splits.ring_door import RingDoor, ring_to
 from mesh_llm.splits.surveying import Surveyor
 from tests.mesh.members import key
-from tests.splits.landlords import RING, ALandlord, an_order, holder
+from tests.splits.landlords import RING, ALandlord, an_order, holder, offering
 from tests.splits.village import Village, Villager, until, village
 
 LEADER, HOLDER = 1, 2
@@ -349,7 +349,7 @@ async def test_a_survey_says_what_is_free_and_measures_what_was_never_measured(t
     async with village(4) as place:
         for number in (2, 3):
             holder(place[number], tmp_path / str(number), place.is_member)
-        surveyor = Surveyor(place[LEADER], lambda: pytest.fail("not asked"), place.is_member)
+        surveyor = Surveyor(place[LEADER], offering(lambda: pytest.fail("not asked")), place.is_member)
         stranger = key(77).node
         said = await surveyor.ask(place[2].id, [place[3].id, stranger, place[3].id])
         assert (said.memory_bytes_free, said.weights_bytes_per_second) == (1_000_000, 5e9)

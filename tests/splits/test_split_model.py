@@ -216,6 +216,14 @@ async def test_when_a_stage_is_lost_there_is_a_new_plan(tmp_path: Path):
         assert made.landlords[HOLDER].taken == 0
 
 
+async def test_while_it_waits_nobody_is_said_to_hold_layers(tmp_path: Path):
+    async with stand(tmp_path, over(HOLDER), WAIT) as made:
+        await made.become(Ready)
+        os.kill(made.landlords[HOLDER].processes[0].child.pid, signal.SIGKILL)
+        await made.become(Waiting(WAIT.because))
+        assert made.model.model.stages == ()
+
+
 async def test_when_the_head_is_lost_there_is_a_new_plan(tmp_path: Path):
     async with stand(tmp_path, over(HOLDER)) as made:
         await made.become(Ready)

@@ -25,7 +25,7 @@ from mesh_llm.splits.peer_ranges import PartFile, PeerRanges
 from mesh_llm.splits.ring_door import RingDoor, ring_to
 from mesh_llm.splits.surveying import Room, Surveyor
 from tests.mesh.members import key
-from tests.splits.landlords import ALandlord, holder
+from tests.splits.landlords import ALandlord, holder, offering
 from tests.splits.village import Answer, Village, until, village
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocols" / "stages.md").read_text("utf-8")
@@ -144,7 +144,9 @@ class Measured:
 
 async def test_a_survey_is_answered_as_the_document_says(tmp_path: Path):
     async with village(2) as place:
-        surveyor = Surveyor(Measured(place), lambda: Room(1_000_000, 5e9), lambda node: node == key(3).node)
+        surveyor = Surveyor(
+            Measured(place), offering(lambda: Room(1_000_000, 5e9)), lambda node: node == key(3).node
+        )
         hosting = Hosting(ALandlord(tmp_path), surveyor, RingDoor(), place[2].stream, lambda: None)
         place[2].answers[Kind.STAGE] = hosting.answer
         async with place[1].stream(place[2].id, Kind.STAGE) as stream:
@@ -155,7 +157,7 @@ async def test_a_survey_is_asked_for_as_the_document_says():
     async with village(2) as place:
         question, answer, *_ = conversation("survey")
         place[2].answers[Kind.STAGE], over = replaying([question, (">", None), answer, ("<", None)])
-        surveyor = Surveyor(place[1], lambda: Room(0), place.is_member)
+        surveyor = Surveyor(place[1], offering(lambda: Room(0)), place.is_member)
         said = await surveyor.ask(place[2].id, [key(3).node, key(4).node])
         assert said == messages.decode_from_holder(answer[1] or b"")
         await until(lambda: bool(over))

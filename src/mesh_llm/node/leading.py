@@ -19,6 +19,7 @@ from mesh_llm.models.gguf.stageable import embedding_scale, entrance_name
 from mesh_llm.models.stages.store import StageStore
 from mesh_llm.node.landlord import SOCKET
 from mesh_llm.node.own_models import OwnModels
+from mesh_llm.node.own_speed import OwnSpeed
 from mesh_llm.node.settings import Doors, NodeSettings
 from mesh_llm.planner.capacity import shares
 from mesh_llm.planner.split_plan import Plan, Stages
@@ -65,6 +66,7 @@ class Leading:
         models: OwnModels,
         mesh: Mesh,
         surveyor: Surveyor,
+        speed: OwnSpeed,
         store: StageStore,
         leases: Leases,
         claims: Callable[[str], Mapping[NodeId, SplitClaim]],
@@ -76,6 +78,7 @@ class Leading:
         self._models = models
         self._mesh = mesh
         self._surveyor = surveyor
+        self._speed = speed
         self._store = store
         self._leases = leases
         self._claims = claims
@@ -90,7 +93,8 @@ class Leading:
             if neighbour.advert.role != "client"
         }
         room = max(0, self._models.room_bytes - self._leases.bytes_lent)
-        me = StageHost(self._mesh.me, room, name=self._settings.name)
+        speed = await self._speed.get() if candidates else 0.0
+        me = StageHost(self._mesh.me, room, speed, self._settings.name)
         view = await look_around(me, candidates, self._surveyor)
         wish = SplitWish(
             self._settings.context_length, self._settings.slots, self._models.batch, self._settings.stages

@@ -23,6 +23,7 @@ from mesh_llm.node.landlord import NodeLandlord
 from mesh_llm.node.leading import Leading, served_split
 from mesh_llm.node.model_bytes import ModelBytes
 from mesh_llm.node.own_models import OwnModels
+from mesh_llm.node.own_speed import OwnSpeed
 from mesh_llm.node.settings import Doors, NodeSettings
 from mesh_llm.node.split_sources import local_source, remote_source
 from mesh_llm.runtime.bell import Bell
@@ -62,6 +63,7 @@ class Splitting:
         self._store = StageStore(settings.places)
         self._leases = Leases()
         self._door = RingDoor()
+        self._speed = OwnSpeed(models, doors.environment)
         self._surveyor = Surveyor(mesh, self._room, mesh.is_member)
         self.guests = Guests(models, changes.ring)
         """Models of others that this node runs whole, beside its own."""
@@ -97,6 +99,7 @@ class Splitting:
         self.split_models = tuple(self._split_model(source) for source in sources)
         self._changes.ring()
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._speed.run(), name="own speed")
             for model in self.split_models:
                 tasks.create_task(self._run(model), name=repr(model))
 
@@ -133,6 +136,7 @@ class Splitting:
             self._models,
             self._mesh,
             self._surveyor,
+            self._speed,
             self._store,
             self._leases,
             self._all_claims,
@@ -162,8 +166,9 @@ class Splitting:
     def _names(self) -> Mapping[NodeId, str]:
         return {**self._mesh.names(), self._mesh.me: self._settings.name}
 
-    def _room(self) -> Room:
-        return Room(self._landlord.memory_bytes_free())
+    async def _room(self) -> Room:
+        speed = await self._speed.get() if self._landlord.memory_bytes_free() else 0.0
+        return Room(self._landlord.memory_bytes_free(), speed)
 
     def _all_claims(self, identity: str) -> Mapping[NodeId, SplitClaim]:
         told = {n.advert.node: n.advert.claims for n in self._mesh.neighbours()}

@@ -292,5 +292,7 @@ class SplitModel:
         if condition == self.condition or self._life.is_dropped:
             return
         self.condition = condition
+        if isinstance(condition, Waiting | Failed):
+            self.model = replace(self.model, stages=())  # nobody holds anything any more
         self._changed.ring()
         self._on_change()

@@ -4,7 +4,7 @@ A round trip is measured, never assumed: where there is no connection yet, one i
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -45,7 +45,7 @@ class Room:
 
 class Surveyor:
     def __init__(
-        self, network: Network, room: Callable[[], Room], is_member: Callable[[NodeId], bool]
+        self, network: Network, room: Callable[[], Awaitable[Room]], is_member: Callable[[NodeId], bool]
     ) -> None:
         """`is_member`: who may be dialled because somebody asks how far it is."""
         self._network = network
@@ -57,7 +57,7 @@ class Surveyor:
         nodes = [node for node in dict.fromkeys(ids_of(survey.nodes)) if self._is_member(node)]
         async with asyncio.TaskGroup() as tasks:
             trips = {node: tasks.create_task(self.measure(node)) for node in nodes}
-        room = self._room()
+            room = await self._room()
         said = Surveyed(
             memory_bytes_free=room.memory_bytes_free,
             weights_bytes_per_second=room.weights_bytes_per_second,

@@ -1,0 +1,1 @@
+"""How fast tokens go through weights on this machine."""
