@@ -23,7 +23,8 @@ from mesh_llm.models.obtain import obtain
 from mesh_llm.models.places import ModelPlaces
 
 TOKENS = {1: 48, 8: 16}
-PREFILL_WORDS = 1900
+PREFILL_WORDS = 495
+"""Of four tokens each."""
 TURN_S_MAX = 10.0
 """A candidate that takes longer is asked twice in a row of the table, not in each round."""
 LOAD = Load(context=16_384, slots=8, batch=256)
@@ -33,7 +34,7 @@ async def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="SmolLM2-135M-Instruct")
     parser.add_argument("--rounds", type=int, default=9, help="of each candidate in each row (default 9)")
-    parser.add_argument("--round-trips", type=int, nargs="+", default=(0, 10, 20, 40), help="in milliseconds")
+    parser.add_argument("--round-trips", type=int, nargs="*", default=(0, 10, 20, 40), help="in milliseconds; none: prefill only")
     parser.add_argument("--no-rpc", action="store_true", help="leave out what needs a compiler")
     arguments = parser.parse_args()
     places = ModelPlaces.from_environment(os.environ, HOME)
@@ -89,7 +90,7 @@ async def prefill(candidates: list[Candidate], rounds: int) -> list[float]:
     seen: list[list[float]] = [[] for _ in candidates]
     for number in range(max(3, rounds // 3)):
         for candidate, speeds in zip(candidates, seen, strict=True):
-            words = " ".join(f"w{(number * 7919 + place) % 997}" for place in range(PREFILL_WORDS // 2))
+            words = " ".join(f"w{(number * 7919 + place) % 997}" for place in range(PREFILL_WORDS))
             began = time.perf_counter()
             answer = await ask(candidate.target, number, 1, words)
             speeds.append(answer.prompt_tokens / (time.perf_counter() - began))
