@@ -34,7 +34,13 @@ async def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="SmolLM2-135M-Instruct")
     parser.add_argument("--rounds", type=int, default=9, help="of each candidate in each row (default 9)")
-    parser.add_argument("--round-trips", type=int, nargs="*", default=(0, 10, 20, 40), help="in milliseconds; none: prefill only")
+    parser.add_argument(
+        "--round-trips",
+        type=int,
+        nargs="*",
+        default=(0, 10, 20, 40),
+        help="in milliseconds; none: prefill only",
+    )
     parser.add_argument("--no-rpc", action="store_true", help="leave out what needs a compiler")
     arguments = parser.parse_args()
     places = ModelPlaces.from_environment(os.environ, HOME)
