@@ -6,13 +6,8 @@ from hypothesis import strategies as st
 
 from mesh_llm.core.errors import RequestRefused
 from mesh_llm.engine.head.requests import SEEDS, biases_in, read_fields, read_object, sampling_of
-from mesh_llm.engine.head.unserved import (
-    FIELDS,
-    refuse_several_prompts,
-    refuse_tool_messages,
-    refuse_unserved,
-)
-from mesh_llm.engine.llama.samplers import NEVER, Sampling
+from mesh_llm.engine.head.unserved import FIELDS, refuse_tool_messages, refuse_unserved
+from mesh_llm.engine.llama.sampling import NEVER, USUAL_ORDER, Sampling
 
 
 def sampling(**fields):
@@ -56,6 +51,55 @@ def test_biases_come_in_two_forms_and_false_bans():
     assert biases_in(read_fields({"logit_bias": [[5, 2.5], ["x", False]]})) == [(5, 2.5), ("x", NEVER)]
 
 
+@pytest.mark.parametrize(
+    ("asked", "order"),
+    [
+        (None, USUAL_ORDER),
+        ([], ()),
+        ("kpt", ("top_k", "top_p", "temperature")),
+        ("k?t", ("top_k", "temperature")),
+        (["Top-K", "nucleus", "minp", "unheard-of", "temp"], ("top_k", "top_p", "min_p", "temperature")),
+        (["dry", "adaptive_p"], ("dry", "adaptive_p")),
+    ],
+)
+def test_samplers_come_in_the_order_that_is_asked_for_and_under_all_their_names(asked, order):
+    assert sampling(samplers=asked).order == order
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_chat", "rivals"),
+    [
+        ({}, True, 0),
+        ({"logprobs": True}, True, 20),
+        ({"logprobs": True, "top_logprobs": 3}, True, 3),
+        ({"logprobs": False, "n_probs": 4}, True, 4),
+        ({"logprobs": 5}, False, 5),
+        ({"logprobs": True}, False, 1),
+        ({"logprobs": 5, "n_probs": 2}, False, 2),
+    ],
+)
+def test_probabilities_are_asked_for_in_two_dialects(fields, is_chat, rivals):
+    assert read_fields(fields).rivals(is_chat=is_chat) == rivals
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"n_probs": 1001},
+        {"logprobs": -1},
+        {"dry_sequence_breakers": []},
+        {"dry_sequence_breakers": ["x"] * 33},
+        {"samplers": "k" * 33},
+        {"adaptive_decay": 1.0},
+        {"dry_allowed_length": -1},
+    ],
+)
+def test_what_has_hard_bounds_is_refused_beyond_them(fields):
+    (name,) = fields
+    with pytest.raises(RequestRefused, match=name):
+        read_fields(fields)
+
+
 @pytest.mark.parametrize("name", FIELDS)
 def test_what_is_not_served_is_refused_by_name_and_nothing_else(name):
     refuse_unserved({name: None})
@@ -64,12 +108,8 @@ def test_what_is_not_served_is_refused_by_name_and_nothing_else(name):
 
 
 def test_what_clients_send_that_fill_every_field_is_no_question():
-    refuse_unserved(
-        {"tools": [], "n": 1, "logprobs": False, "response_format": {"type": "text"}, "mirostat": 0}
-    )
+    refuse_unserved({"tools": [], "best_of": 1, "echo": False, "response_format": {"type": "text"}})
     refuse_tool_messages([{"role": "user", "content": "x"}])
-    assert refuse_several_prompts(["one"]) == "one"
-    assert refuse_several_prompts([1, 2]) == [1, 2]
 
 
 json_values = st.recursive(
@@ -107,7 +147,6 @@ def test_whatever_is_not_served_is_told_apart_without_falling(value):
     for name in FIELDS:
         try:
             refuse_unserved({name: value})
-            refuse_several_prompts(value)
             refuse_tool_messages(value)
         except RequestRefused:
             pass

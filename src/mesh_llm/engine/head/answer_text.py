@@ -13,16 +13,25 @@ class AnswerText:
         self._stops = tuple(stop for stop in stops if stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
-        self.stopped = False
-        """Whether a stop string has ended it."""
+        self.stop = ""
+        """The stop string that has ended it."""
+
+    @property
+    def stopped(self) -> bool:
+        return bool(self.stop)
+
+    @property
+    def is_amidst_character(self) -> bool:
+        """Whether bytes are held back that are no character yet."""
+        return bool(self._decoder.getstate()[0])
 
     def add(self, piece: bytes) -> str:
         """What may be told now that `piece` has come."""
         self._held += self._decoder.decode(piece)
-        found = [position for stop in self._stops if (position := self._held.find(stop)) >= 0]
+        found = [(position, stop) for stop in self._stops if (position := self._held.find(stop)) >= 0]
         if found:
-            self.stopped = True
-            told, self._held = self._held[: min(found)], ""
+            end, self.stop = min(found, key=lambda place: place[0])
+            told, self._held = self._held[:end], ""
             return told
         return self._tell(len(self._held) - self._tail_held())
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mesh_llm.core.errors import MeshError
 from mesh_llm.engine.head import ring_door, ring_state
+from mesh_llm.engine.head.answering import Answering
 from mesh_llm.engine.head.app import HeadApp
 from mesh_llm.engine.head.generation import News
 from mesh_llm.engine.head.last_layers import LastLayers
@@ -60,7 +61,9 @@ async def _serve(settings: HeadSettings, layers: LastLayers, parent: Parent) -> 
 
     pipeline = Pipeline(layers, settings, tell, tell_ring)
     template = ChatTemplate(layers.tokenizer.chat_template(), special_texts(layers.tokenizer))
-    app = HeadApp(settings, layers.tokenizer, template, pipeline, Clock(), random.SystemRandom())
+    clock = Clock()
+    answering = Answering(settings, layers, pipeline, clock, random.SystemRandom())
+    app = HeadApp(settings, layers.tokenizer, template, pipeline, answering, clock)
     listener = reserve(LOOPBACK, 0, "--port")
     listen(listener)
     if settings.stages:

@@ -1,5 +1,5 @@
 """What the head computes itself: embedding rows at the start of a step, the last layers and sampling at its
-end. One thread at a time, but for the tokenizer.
+end. One thread at a time, but for the tokenizer and for making samplers.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,11 +12,14 @@ import numpy.typing as npt
 
 from mesh_llm.core.errors import EngineFailed, ModelDamaged
 from mesh_llm.engine.head.settings import HeadSettings
+from mesh_llm.engine.llama.constraint import Constraint
 from mesh_llm.engine.llama.context import Context, ContextSettings, Floats, Integers
 from mesh_llm.engine.llama.embedding import EmbeddingTable, TableInFile
 from mesh_llm.engine.llama.library import Library
 from mesh_llm.engine.llama.model import Model, ModelSettings
-from mesh_llm.engine.llama.samplers import Sampler, Sampling
+from mesh_llm.engine.llama.probabilities import Probabilities, of_logits
+from mesh_llm.engine.llama.samplers import Sampler
+from mesh_llm.engine.llama.sampling import Sampling
 from mesh_llm.engine.llama.tokenizer import Tokenizer
 from mesh_llm.engine.ring.frames import Command, Operation
 from mesh_llm.models.gguf.header import read_file_header
@@ -30,7 +33,7 @@ class LastLayers:
         """Blocks while it loads. Raises EngineFailed, ModelDamaged."""
         path = Path(settings.model_path)
         model = Model(library, ModelSettings(path, settings.gpu_layers, settings.device_shares), on_loaded)
-        self._library = library
+        self._model = model
         self._context = Context(
             model,
             ContextSettings(
@@ -83,15 +86,18 @@ class LastLayers:
         ids = np.asarray(tokens, np.int32)
         self._context.decode(positions, sequences, tokens=ids, outputs=outputs)
 
-    def sampler(self, sampling: Sampling, prompt: Sequence[int]) -> Sampler:
+    def sampler(self, sampling: Sampling, constraint: Constraint | None = None) -> Sampler:
+        """In any thread. May take a second."""
         biased = replace(sampling, biases=(*sampling.biases, *self._suppressed))
-        sampler = Sampler(self._library, self.tokenizer.size, biased)
-        sampler.remember(prompt)
-        return sampler
+        return Sampler(self._model, biased, constraint)
 
     def sample(self, sampler: Sampler, row: int) -> int:
-        """From a row of the last step that was computed, marked as an output."""
+        """From a row of the last step that was computed, marked as an output. Raises ConstraintBroken."""
         return sampler.sample(self._context, row)
+
+    def probabilities(self, row: int, token: int, count: int) -> Probabilities:
+        """Of `token` and the likeliest `count`, as the model gave them for such a row."""
+        return of_logits(self._context.logits(row), token, count)
 
     def warm_up(self, rows: int) -> float:
         """Seconds that a step of so many rows takes; memory that it needs is taken. Leaves no trace."""

@@ -45,19 +45,10 @@ FIELDS: dict[str, Callable[[Any], bool]] = {
     "json_schema": _is_empty,
     "grammar": _is_empty,
     "grammar_lazy": _is_empty,
-    "logprobs": _is_empty,
-    "top_logprobs": _is_off,
-    "n_probs": _is_off,
-    "n": _is_one,
-    "n_cmpl": _is_one,
     "best_of": _is_one,
     "echo": _is_empty,
     "suffix": _is_empty,
     "lora": _is_empty,
-    "samplers": _is_empty,
-    "mirostat": _is_off,
-    "dry_multiplier": _is_off,
-    "t_max_predict_ms": lambda value: value in (None, -1, 0),
     "n_indent": _is_off,
 }
 """With the values that ask for nothing."""
@@ -73,23 +64,6 @@ def refuse_unserved(body: Body) -> None:
                 code="unsupported_parameter",
                 parameter=name,
             )
-
-
-def refuse_several_prompts(prompt: Any) -> Any:
-    """The one prompt that is asked for. Raises RequestRefused."""
-    if not isinstance(prompt, list):
-        return prompt
-    prompts = cast(list[Any], prompt)
-    if not prompts or isinstance(prompts[0], int):
-        return prompts
-    if len(prompts) > 1:
-        raise RequestRefused(
-            "Several prompts in one request are not supported for a model that is split over several "
-            "machines. Send them one by one.",
-            code="unsupported_parameter",
-            parameter="prompt",
-        )
-    return prompts[0]
 
 
 def refuse_tool_messages(messages: Any) -> None:

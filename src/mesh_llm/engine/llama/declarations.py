@@ -314,6 +314,10 @@ FUNCTIONS: dict[str, tuple[object, ...]] = {
     "llama_sampler_init_logit_bias": (_pointer, _id, _id, _pointer),
     "llama_sampler_init_top_n_sigma": (_pointer, _float),
     "llama_sampler_init_xtc": (_pointer, _float, _float, _size, _u32),
+    "llama_sampler_init_dry": (_pointer, _pointer, _float, _float, _id, _id, c.POINTER(_text), _size),
+    "llama_sampler_init_mirostat": (_pointer, _id, _u32, _float, _float, _id),
+    "llama_sampler_init_mirostat_v2": (_pointer, _u32, _float, _float),
+    "llama_sampler_init_adaptive_p": (_pointer, _float, _float, _u32),
     "llama_sampler_init_grammar": (_pointer, _pointer, _text, _text),
 }
 """Everything that is called. One that is missing is a library of another version, or the Windows wheel,
