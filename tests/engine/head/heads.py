@@ -123,14 +123,16 @@ class SplitModel:
         return self.states[count - 1]
 
     @contextlib.asynccontextmanager
-    async def ring(self, sockets: Sequence[str] | None = None) -> AsyncGenerator[None]:
+    async def ring(
+        self, sockets: Sequence[str] | None = None, seconds_per_byte: float = 0.0
+    ) -> AsyncGenerator[None]:
         """Bytes go from each to the next, as nodes would carry them; the end of one is the end of all."""
         async with contextlib.AsyncExitStack() as stack:
             ends = [await stack.enter_async_context(_connection(path)) for path in sockets or self.sockets]
             async with asyncio.TaskGroup() as tasks:
                 writers = [writer for _, writer in ends]
                 pumps = [
-                    tasks.create_task(_pump(source[0], target[1], writers))
+                    tasks.create_task(_pump(source[0], target[1], writers, seconds_per_byte))
                     for source, target in itertools.pairwise([*ends, ends[0]])
                 ]
                 yield
@@ -150,10 +152,14 @@ async def _connection(path: str) -> AsyncGenerator[tuple[asyncio.StreamReader, a
 
 
 async def _pump(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, all_writers: list[asyncio.StreamWriter]
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    all_writers: list[asyncio.StreamWriter],
+    seconds_per_byte: float,
 ) -> None:
     try:
         while data := await reader.read(1 << 16):
+            await asyncio.sleep(len(data) * seconds_per_byte)  # a link of that bandwidth
             writer.write(data)
             await writer.drain()
     except OSError:

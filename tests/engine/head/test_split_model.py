@@ -110,6 +110,16 @@ async def test_what_is_no_frame_takes_the_ring_down_and_nothing_else(smollm2, tm
             assert await ours.text(PROMPTS[0], **GREEDY)
 
 
+async def test_half_precision_travels_over_links_that_would_be_slow_without(smollm2, tmp_path):
+    async with split_model(smollm2, (12,), tmp_path, activations=None) as model:
+        async with model.ring(seconds_per_byte=2e-6):
+            up = await model.wait_for_states(1)
+            assert isinstance(up, RingUp) and up.activations == "f16"
+        async with model.ring():
+            up = await model.wait_for_states(3)
+            assert isinstance(up, RingUp) and up.activations == "f32"
+
+
 async def test_half_precision_travels_where_it_is_asked_for(smollm2, tmp_path):
     async with split_model(smollm2, (12,), tmp_path, activations="f16") as model, model.ring():
         up = await model.wait_for_states(1)
