@@ -66,6 +66,15 @@ async def test_greedy_answers_are_the_same(both):
         {"seed": 14, "logit_bias": {"28": -100, " the": -5}},
         {"seed": 15, "logit_bias": [[28, False]], "ignore_eos": True},
         {"temperature": 0, "repeat_penalty": 1.5},
+        {"seed": 16, "dry_multiplier": 0.8, "dry_base": 1.5, "dry_allowed_length": 1},
+        {"temperature": 0, "dry_multiplier": 2, "dry_penalty_last_n": 200, "dry_sequence_breakers": ["é, "]},
+        {"seed": 17, "mirostat": 1},
+        {"seed": 18, "mirostat": 2, "mirostat_tau": 3, "mirostat_eta": 0.2, "temperature": 1.2},
+        {"seed": 19, "samplers": ["top_k", "temperature", "min_p"], "top_k": 9, "temperature": 2},
+        {"seed": 20, "samplers": "ptk", "top_p": 0.3},
+        {"seed": 21, "samplers": ["top_k", "adaptive_p"], "adaptive_target": 0.3, "adaptive_decay": 0.5},
+        {"seed": 22, "samplers": [], "repeat_penalty": 3},
+        {"seed": 23, "min_keep": 5, "top_p": 0.01},
     ],
     ids=str,
 )
@@ -75,6 +84,124 @@ async def test_what_is_drawn_is_the_same_for_the_same_seed(both, fields):
     first, second = told(await ours.complete(**asked)), told(await ours.complete(**asked))
     assert first == second
     assert first == told(await theirs.complete(cache_prompt=False, **asked))
+
+
+def scores(answer, number=float):
+    """Of each token: what it said, its own number and those of its rivals."""
+    return [
+        (
+            one["id"],
+            one["token"],
+            one["bytes"],
+            number(score(one)),
+            [(other["id"], number(score(other))) for other in rivals(one)],
+        )
+        for choice in answer["choices"]
+        for one in (choice.get("logprobs") or {"content": []})["content"]
+    ]
+
+
+def score(one):
+    return one.get("logprob", one.get("prob"))
+
+
+def near(number):
+    return pytest.approx(number, abs=0.02)
+
+
+def rivals(one):
+    return one.get("top_logprobs", one.get("top_probs"))
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/completions", {"logprobs": 3}),
+        ("/v1/completions", {"n_probs": 2, "seed": 5, "temperature": 1.2}),
+        ("/v1/completions", {"n_probs": 4, "seed": 5, "post_sampling_probs": True, "top_k": 3}),
+        ("/v1/completions", {"logprobs": 2, "stop": [" of"], "temperature": 0}),
+        ("/v1/chat/completions", {"logprobs": True, "top_logprobs": 2, "temperature": 0}),
+        ("/v1/chat/completions", {"logprobs": True, "temperature": 0, "max_tokens": 3}),
+        ("/v1/chat/completions", {"logprobs": True, "top_logprobs": 0}),
+    ],
+    ids=str,
+)
+async def test_probabilities_are_those_of_llama_server(both, path, fields):
+    theirs, ours = both
+    asked = {
+        "prompt": PROMPTS[9],
+        "messages": [{"role": "user", "content": "Say hi."}],
+        "max_tokens": 12,
+        "seed": 1,
+        **fields,
+    }
+    (_, expected), (_, got) = (
+        await theirs.post(path, asked | {"cache_prompt": False}),
+        await ours.post(path, asked),
+    )
+    assert told(got) == told(expected)
+    assert scores(got) == scores(expected, near)
+    theirs_streamed = [event async for event in theirs.events(path, asked | {"cache_prompt": False})]
+    streamed = [event async for event in ours.events(path, asked)]
+    assert [scores(event) for event in streamed if scores(event)] == [
+        scores(event, near) for event in theirs_streamed if scores(event)
+    ]
+
+
+async def test_choices_and_prompts_are_answered_in_one_request(both):
+    _, ours = both
+    asked = {"prompt": list(PROMPTS[:2]), "n": 2, "seed": 3, "max_tokens": 8}
+    (_, expected), (_, got) = [await each.post("/v1/completions", asked) for each in both]
+    assert [choice["index"] for choice in got["choices"]] == [0, 1, 2, 3]
+    assert sorted(words(got)) == sorted(words(expected)) and len(set(words(got))) == 4
+    alone = [await ours.text(prompt, seed=3, max_tokens=8) for prompt in PROMPTS[:2]]
+    assert words(got)[::2] == alone
+    assert got["usage"]["completion_tokens"] == 32
+    tokens = (await ours.post("/tokenize", {"content": PROMPTS[1]}))[1]["tokens"]
+    assert got["usage"]["prompt_tokens"] == 5 + len(tokens)
+
+
+def words(answer):
+    return [choice["text"] for choice in answer["choices"]]
+
+
+async def test_choices_of_a_stream_are_told_apart_and_counted_each(both):
+    asked = {"messages": [{"role": "user", "content": "Hi"}], "n": 3, "max_tokens": 4, "temperature": 0}
+    asked["stream_options"] = {"include_usage": True}
+    for each in both:
+        events = [event async for event in each.events("/v1/chat/completions", asked)]
+        told_by: dict[int, str] = {}
+        for choice in (choice for event in events for choice in event["choices"]):
+            text = choice["delta"].get("content") or ""
+            told_by[choice["index"]] = told_by.get(choice["index"], "") + text
+        assert set(told_by) == {0, 1, 2} and len(set(told_by.values())) == 1
+        counted = [event["usage"]["completion_tokens"] for event in events if event.get("usage")]
+        assert counted == [4, 4, 4]
+
+
+async def test_mixed_prompts_are_joined_alike(both):
+    theirs, ours = both
+    tokens = (await ours.post("/tokenize", {"content": " of France"}))[1]["tokens"]
+    prompt = ["The capital", *tokens, " is"]
+    assert await ours.text(prompt, **GREEDY) == await theirs.text(prompt, **GREEDY)
+
+
+async def test_time_that_is_over_ends_an_answer_at_the_next_line(both):
+    asked = {"prompt": PROMPTS[4], "temperature": 0, "max_tokens": 60, "t_max_predict_ms": 1}
+    (_, expected), (_, got) = [await each.post("/v1/completions", asked) for each in both]
+    assert told(got)[:2] == told(expected)[:2]
+    assert got["choices"][0]["text"].count("\n") < 3
+
+
+async def test_what_was_done_is_exposed_to_prometheus(both):
+    _, ours = both
+    await ours.complete(PROMPTS[0], max_tokens=3)
+    async with ours.session.get(ours.endpoint.url + "/metrics") as response:
+        text = await response.text()
+    values = dict(line.split() for line in text.splitlines() if not line.startswith("#"))
+    assert float(values["llamacpp:prompt_tokens_total"]) >= 5
+    assert float(values["llamacpp:tokens_predicted_total"]) >= 3
+    assert values["llamacpp:requests_processing"] == "0"
 
 
 async def test_without_a_seed_answers_differ(both):
@@ -257,6 +384,14 @@ async def test_no_tokens_are_nothing_but_a_count(both):
         {"top_n_sigma": 0}, {"top_n_sigma": 1e-9}, {"typical_p": -1}, {"typical_p": 1e-9},
         {"xtc_probability": 1, "xtc_threshold": 0, "min_keep": 2**31 - 1},
         {"top_k": 2**31 - 1, "seed": 2**63}, {"top_k": 1, "top_p": 0},
+        {"mirostat": 1, "mirostat_tau": 1e9, "mirostat_eta": -1e9}, {"mirostat": 7, "mirostat_tau": -1e9},
+        {"mirostat": 1, "temperature": 0, "logit_bias": {"28": 1e9}}, {"mirostat": 2, "mirostat_tau": 0},
+        {"dry_multiplier": 1e9, "dry_base": 1e9, "dry_allowed_length": 0, "dry_penalty_last_n": 2**31 - 1},
+        {"dry_multiplier": -1e9, "dry_base": 0.5, "dry_sequence_breakers": ["", "é" * 99, "\x00", "日本"]},
+        {"samplers": ["adaptive_p"] * 3, "adaptive_target": 1e9, "adaptive_decay": 0.99},
+        {"samplers": ["infill", "adaptive_p"], "adaptive_target": 0, "logit_bias": {"28": 1e9}},
+        {"samplers": "kkkkk", "top_k": 1, "n_probs": 1000, "post_sampling_probs": True},
+        {"n_probs": 5, "post_sampling_probs": True, "temperature": 0, "top_n_sigma": 0},
     ],
     ids=str,
 )  # fmt: skip
