@@ -31,9 +31,13 @@ class Form:
     tools: Sequence[Tool] = ()
     """That may be called; without any, calls are text, as llama-server has it."""
     thinking: Thinking | None = None
-    """None: thoughts are content, marks and all (`reasoning_format: none`)."""
+    """As `thinking_of` the template tells."""
+    thoughts_are_content: bool = False
+    """They are told with their marks, as `reasoning_format: none` asks."""
     thinking_is_open: bool = False
     """The prompt ends within thoughts."""
+    content_is_open: bool = False
+    """The prompt ends within content: a message that the client began goes on."""
     calls_are_sure: bool = False
     """A grammar sees to it that calls are well formed: they are told while they come, else when complete."""
 

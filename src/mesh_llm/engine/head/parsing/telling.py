@@ -56,21 +56,28 @@ class Call:
         self._name = ""
         self._id = ""
         self._arguments = ""
-        self._blank = ""
+        """Not told yet."""
+        self._has_arguments = False
 
-    def begin(self, name: str, identity: str = "") -> None:
-        self._name, self._id = name, identity
+    def begin(self, name: str) -> None:
+        self._name = name
         if self._is_sure:
             self.tell()
 
     def identify(self, identity: str) -> None:
-        """Where a model writes the id last, in calls that are not told before."""
+        """By the model's own id. Told with the name: later ones are only for calls that are not sure."""
         self._id = identity
 
     def arguments(self, text: str) -> None:
+        self._has_arguments = True
         self._arguments += text
         if self._is_sure:
             self.tell()
+
+    def _begin_arguments(self) -> None:
+        """A call that is cut off before them has their beginning, as llama-server has it."""
+        if not self._has_arguments:
+            self._arguments = "{"
 
     def tell(self) -> None:
         if self._number is None:
@@ -92,6 +99,7 @@ class Call:
             return False
         except CutOff:
             if self._name:
+                self._begin_arguments()
                 self.tell()
                 self._tape.held()
             else:

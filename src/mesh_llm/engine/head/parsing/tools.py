@@ -26,7 +26,7 @@ class Tool:
     @property
     def required(self) -> frozenset[str]:
         named = (name for name in as_list(self.parameters.get("required")) if isinstance(name, str))
-        return self.properties.keys() & named
+        return frozenset(self.properties.keys() & named)
 
     def types(self, argument: str) -> frozenset[str]:
         """Which JSON types its schema allows; all where it says nothing."""
