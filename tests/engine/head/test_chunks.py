@@ -1,11 +1,13 @@
 """Refusals as the head tells them, and as the gateway reads them."""
 
 import json
+from typing import Any
 
 import pytest
 
 from mesh_llm.core.errors import EngineFailed, RequestRefused, Unavailable
-from mesh_llm.engine.head.chunks import ContextExceeded, error_json
+from mesh_llm.engine.head.chunks import AnswerForm, ContextExceeded, error_json
+from mesh_llm.engine.head.generation import Timings
 from mesh_llm.gateway.errors import openai_shape, read_engine_error
 
 
@@ -42,3 +44,26 @@ def test_what_the_head_refuses_is_what_a_client_is_told(error):
         assert (shape["code"], shape["param"]) == (error.code, error.parameter)
     if isinstance(error, Unavailable):
         assert isinstance(read, Unavailable) and read.retry_after_s == 7
+
+
+TIMINGS = Timings(7, 3, 1.0, 1.0)
+
+
+def events(data: bytes) -> list[Any]:
+    return [json.loads(part.removeprefix(b"data: ")) for part in data.split(b"\n\n") if part]
+
+
+def test_the_first_chunk_tells_the_prompts_length_if_it_was_asked_for():
+    (told,) = events(AnswerForm("chat", "m", "i", 1, prompt_told=7).begin(0))
+    assert told["prompt_progress"] == {"total": 7, "processed": 7}
+    (quiet,) = events(AnswerForm("chat", "m", "i", 1).begin(0))
+    assert "prompt_progress" not in quiet and quiet["system_fingerprint"]
+
+
+@pytest.mark.parametrize("route", ["chat", "text"])
+def test_the_last_chunk_names_the_stop_string_if_it_was_asked_for(route):
+    form = AnswerForm(route, "m", "i", 1, is_verbose=True)
+    (last, *_) = events(form.end(0, "stop", TIMINGS, include_usage=False, stop="!"))
+    assert last["__verbose"]["stopping_word"] == "!"
+    (last, *_) = events(AnswerForm(route, "m", "i", 1).end(0, "stop", TIMINGS, include_usage=False, stop="!"))
+    assert "__verbose" not in last

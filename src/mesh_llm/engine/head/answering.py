@@ -125,7 +125,14 @@ class Answering:
     def _listener(self, asked: Asked) -> Listener:
         prefix = "chatcmpl-" if asked.route == "chat" else "cmpl-"
         identity = f"{prefix}{self._chance.getrandbits(128):032x}"
-        form = AnswerForm(asked.route, self._settings.name, identity, int(self._clock.epoch()))
+        form = AnswerForm(
+            asked.route,
+            self._settings.name,
+            identity,
+            int(self._clock.epoch()),
+            prompt_told=len(asked.prompts[0]) if asked.fields.return_progress else None,
+            is_verbose=bool(asked.fields.verbose),
+        )
         listener = Listener({}, asyncio.Queue())
         for index in range(len(asked.prompts) * asked.fields.choices):
             number = next(self._requests)

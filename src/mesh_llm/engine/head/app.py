@@ -72,6 +72,7 @@ class HeadApp:
         application.router.add_post("/detokenize", self._detokenize)
         application.router.add_post("/apply-template", self._apply_template)
         application.router.add_post("/v1/chat/completions", self._chat)
+        application.router.add_post("/v1/chat/completions/input_tokens", self._count)
         application.router.add_post("/v1/completions", self._complete)
         return application
 
@@ -173,6 +174,13 @@ class HeadApp:
             chat.stops,
         )
         return await self._answering.answer(request, asked)
+
+    async def _count(self, request: web.Request) -> web.Response:
+        """How long the prompt of a chat is."""
+        body = read_object(await request.read())
+        prompt = self._read_chat(body, read_fields(body)).prompt
+        counted = {"object": "response.input_tokens", "input_tokens": len(self._cut(prompt, True))}
+        return _json(chunks.dump(counted))
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         body, fields = self._read(await request.read())

@@ -52,7 +52,9 @@ class Choice:
         out = b"" if self.has_begun else self.form.begin(self.index)
         deltas = self._finish(ended)
         out += b"" if self.form.route == "text" else self._told(deltas, [])
-        return out + self.form.end(self.index, self.reason, ended.timings, include_usage=include_usage)
+        return out + self.form.end(
+            self.index, self.reason, ended.timings, include_usage=include_usage, stop=ended.stop
+        )
 
     def add(self, told: Told) -> None:
         """Of a whole answer."""

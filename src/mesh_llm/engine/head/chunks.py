@@ -22,6 +22,9 @@ DONE = b"data: [DONE]\n\n"
 LOWEST = -3.4028234663852886e38
 """The lowest float32."""
 
+FINGERPRINT = "b0-unknown"
+"""llama_build_info() of the engine that is installed: its wheels do not say which build they are."""
+
 _encoder = msgspec.json.Encoder()
 
 
@@ -74,16 +77,39 @@ class Message:
 class AnswerForm:
     """Of all choices of one answer; each is told in a stream as llama-server does, with its own counts."""
 
-    def __init__(self, route: Route, model: str, identity: str, created: int) -> None:
-        """`identity` is drawn, `created` in seconds since 1970."""
+    def __init__(
+        self,
+        route: Route,
+        model: str,
+        identity: str,
+        created: int,
+        *,
+        prompt_told: int | None = None,
+        is_verbose: bool = False,
+    ) -> None:
+        """`identity` is drawn, `created` in seconds since 1970. `prompt_told`: the prompt's length, where the
+        first chunk is to tell it (`return_progress`)."""
         self.route: Route = route
-        self._frame: Json = {"created": created, "id": identity, "model": model}
+        self._frame: Json = {
+            "created": created,
+            "id": identity,
+            "model": model,
+            "system_fingerprint": FINGERPRINT,
+        }
+        self._progress: Json = (
+            {}
+            if prompt_told is None
+            else {"prompt_progress": {"total": prompt_told, "processed": prompt_told}}
+        )
+        self._is_verbose = is_verbose
 
     def begin(self, index: int) -> bytes:
         """Before the first words."""
         if self.route == "text":
             return b""
-        return event(self._chunk([_delta(index, {"role": "assistant", "content": None}, None)]))
+        return event(
+            self._chunk([_delta(index, {"role": "assistant", "content": None}, None)]) | self._progress
+        )
 
     def text(self, index: int, text: str, scores: list[Json]) -> bytes:
         return event(self._chunk([_text_choice(index, text, None, scores)]))
@@ -91,12 +117,14 @@ class AnswerForm:
     def delta(self, index: int, delta: Delta, scores: list[Json]) -> bytes:
         return event(self._chunk([_delta(index, delta_json(delta), None) | _scored(scores)]))
 
-    def end(self, index: int, reason: str, timings: Timings, *, include_usage: bool) -> bytes:
-        """All that follows a choice's last words. Counts are in the last chunk in any case (`timings`)."""
+    def end(self, index: int, reason: str, timings: Timings, *, include_usage: bool, stop: str = "") -> bytes:
+        """All that follows a choice's last words, which `stop` has ended if it is not empty. Counts are in
+        the last chunk in any case (`timings`)."""
         usage = {"usage": usage_json(timings), "timings": timings_json(timings)}
+        verbose = {"__verbose": {"stop": True, "stopping_word": stop}} if self._is_verbose else {}
         if self.route == "text":
-            return event(self._chunk([_text_choice(index, "", reason, [])]) | usage)
-        last = self._chunk([_delta(index, {}, reason)])
+            return event(self._chunk([_text_choice(index, "", reason, [])]) | usage | verbose)
+        last = self._chunk([_delta(index, {}, reason)]) | verbose
         if not include_usage:
             return event(last | {"timings": timings_json(timings)})
         return event(last) + event(self._chunk([]) | usage)
