@@ -34,11 +34,11 @@ class CallsParser(FormatParser):
         while (yield from self.read_one(lead)):
             yield from self.tape.space()
             if end and (yield from self.tape.accept(end)):
-                break
+                yield from self.tape.space()
+                return
             lead = between
             if between and not (yield from self.tape.sees(between)):
                 return
-        yield from self.tape.space()
 
     def read_one(self, lead: str) -> Reading[bool]:
         call = self.call(is_sure=not self.ids_come_last)
