@@ -14,8 +14,8 @@ from mesh_llm.core.errors import MeshError, RequestRefused, Unavailable
 from mesh_llm.core.limits import REQUEST_BODY_BYTES_MAX
 from mesh_llm.engine.head import chunks, counters
 from mesh_llm.engine.head.answering import RETRY_AFTER_S, Answering, Asked
-from mesh_llm.engine.head.chat import Chat, read_chat
-from mesh_llm.engine.head.chunks import Json
+from mesh_llm.engine.head.chat import ChatReader
+from mesh_llm.engine.head.chunks import Json, Route
 from mesh_llm.engine.head.generation import News
 from mesh_llm.engine.head.pipeline import Pipeline
 from mesh_llm.engine.head.prompts import checked, read_prompts
@@ -30,7 +30,6 @@ from mesh_llm.engine.head.requests import (
 )
 from mesh_llm.engine.head.ring_state import RingDown, to_fields
 from mesh_llm.engine.head.settings import HeadSettings
-from mesh_llm.engine.head.template import ChatTemplate
 from mesh_llm.engine.head.unserved import refuse_unserved
 from mesh_llm.engine.llama.tokenizer import Tokenizer
 from mesh_llm.runtime.clock import Clock
@@ -43,14 +42,14 @@ class HeadApp:
         self,
         settings: HeadSettings,
         tokenizer: Tokenizer,
-        template: ChatTemplate,
+        chats: ChatReader,
         pipeline: Pipeline,
         answering: Answering,
         clock: Clock,
     ) -> None:
         self._settings = settings
         self._tokenizer = tokenizer
-        self._template = template
+        self._chats = chats
         self._pipeline = pipeline
         self._answering = answering
         self._clock = clock
@@ -106,29 +105,21 @@ class HeadApp:
         return _json(chunks.dump({"status": "ok"}))
 
     async def _props(self, _request: web.Request) -> web.Response:
-        forms = self._template.forms
-        special = self._tokenizer
+        template, special = self._chats.template, self._tokenizer
         props: Json = {
             "default_generation_settings": {"n_ctx": self._settings.context_length},
             "total_slots": self._settings.sequences,
             "model_alias": self._settings.name,
-            "chat_template": self._template.source,
-            "chat_template_caps": {
-                "supports_string_content": forms.text,
-                "supports_typed_content": forms.parts,
-                "supports_system_role": forms.system_role,
-                "supports_tools": False,  # see unserved.py
-                "supports_tool_calls": False,
-                "supports_parallel_tool_calls": False,
-            },
-            "chat_template_is_fallback": self._template.is_fallback,
+            "chat_template": template.source,
+            "chat_template_caps": template.for_tools.abilities.to_fields(),
+            "chat_template_is_fallback": template.is_fallback,
             "bos_token": special.special_text(special.beginning),
             "eos_token": special.special_text(special.end),
             "modalities": {"vision": False, "audio": False},
             "ring": to_fields(self._pipeline.ring),
         }
-        if self._template.broken is not None:
-            props["chat_template_error"] = self._template.broken
+        if template.broken is not None:
+            props["chat_template_error"] = template.broken
         return _json(chunks.dump(props))
 
     async def _models(self, _request: web.Request) -> web.Response:
@@ -143,8 +134,17 @@ class HeadApp:
         )
         if not asked.with_pieces:
             return _json(chunks.dump({"tokens": tokens}))
-        pieces = [{"id": token, "piece": self._tokenizer.detokenize([token])} for token in tokens]
+        pieces = [{"id": token, "piece": self._spelling(token)} for token in tokens]
         return _json(chunks.dump({"tokens": pieces}))
+
+    def _spelling(self, token: int) -> str | list[int]:
+        """Of a token that is part of a character only, its bytes as numbers: `post_tokenize` of
+        llama-server."""
+        piece = self._tokenizer.piece(token)
+        try:
+            return piece.decode() if piece else self._tokenizer.detokenize([token])
+        except UnicodeDecodeError:
+            return list(piece)
 
     async def _detokenize(self, request: web.Request) -> web.Response:
         asked = read_as(read_object(await request.read()), Detokenize)
@@ -156,52 +156,38 @@ class HeadApp:
 
     async def _apply_template(self, request: web.Request) -> web.Response:
         body = read_object(await request.read())
-        return _json(chunks.dump({"prompt": self._read_chat(body, read_fields(body)).prompt}))
-
-    def _read_chat(self, body: Body, fields: Fields) -> Chat:
-        return read_chat(body, fields, self._template, datetime.fromtimestamp(self._clock.epoch()))
-
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
-        body, fields = self._read(await request.read())
-        chat = self._read_chat(body, fields)
-        asked = Asked(
-            "chat",
-            [self._cut(chat.prompt, True)],
-            fields,
-            chat.wish,
-            chat.parser,
-            self._special_tokens(chat.shown),
-            chat.stops,
-        )
-        return await self._answering.answer(request, asked)
+        return _json(chunks.dump({"prompt": self._chats.prompt(body, self._now())}))
 
     async def _count(self, request: web.Request) -> web.Response:
         """How long the prompt of a chat is."""
-        body = read_object(await request.read())
-        prompt = self._read_chat(body, read_fields(body)).prompt
+        prompt = self._chats.prompt(read_object(await request.read()), self._now())
         counted = {"object": "response.input_tokens", "input_tokens": len(self._cut(prompt, True))}
         return _json(chunks.dump(counted))
 
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.epoch())
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body, fields = self._read(await request.read(), "chat")
+        chat = self._chats.read(body, fields, None, self._now())
+        asked = Asked("chat", [self._cut(chat.prompt, True)], fields, chat.wish, chat.parser, chat.shown)
+        return await self._answering.answer(request, asked)
+
     async def _complete(self, request: web.Request) -> web.StreamResponse:
-        body, fields = self._read(await request.read())
+        body, fields = self._read(await request.read(), "text")
         if "prompt" not in body:
             raise RequestRefused('"prompt" is required', parameter="prompt")
         prompts = read_prompts(body["prompt"], self._tokenizer.size, self._cut)
         return await self._answering.answer(request, Asked("text", prompts, fields))
 
-    def _read(self, raw: bytes) -> tuple[Body, Fields]:
+    def _read(self, raw: bytes, route: Route) -> tuple[Body, Fields]:
         self._check_ring()
         body = read_object(raw)
-        refuse_unserved(body)
+        refuse_unserved(body, is_chat=route == "chat")
         return body, read_fields(body)
 
     def _cut(self, text: str, add_special: bool) -> list[int]:
         return self._tokenizer.tokenize(text, add_special=add_special, parse_special=True)
-
-    def _special_tokens(self, texts: frozenset[str]) -> frozenset[int]:
-        """Of texts that are one token each: common_sampling_add_preserved_tokens of sampling.cpp."""
-        cuts = [self._cut(text, False) for text in texts]
-        return frozenset(cut[0] for cut in cuts if len(cut) == 1)
 
 
 def _json(body: bytes, status: int = 200) -> web.Response:
