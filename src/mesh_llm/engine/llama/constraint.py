@@ -16,7 +16,9 @@ class ConstraintBroken(RequestRefused):
 
 
 class Constraint(Protocol):
-    """Of one answer, used by one thread at a time. Each method may raise ConstraintBroken."""
+    """Of one answer, used by one thread at a time. Each method may raise ConstraintBroken.
+
+    That only the end may follow is no reason to stop: the model still says its ending token."""
 
     def is_allowed(self, token: int) -> bool:
         """Whether it may follow; nothing changes."""
@@ -28,11 +30,6 @@ class Constraint(Protocol):
 
     def accept(self, token: int) -> None:
         """It has been said: one that `is_allowed` or the mask let through."""
-        ...
-
-    @property
-    def is_done(self) -> bool:
-        """Whether only the end may follow. The model still says it: an answer ends with its ending token."""
         ...
 
     def close(self) -> None:
@@ -48,10 +45,18 @@ def draw_within(draw: Draw, logits: Floats, constraint: Constraint | None) -> in
     """As llama-server draws: first freely, and only if that is refused once more from what is allowed. The
     chain's chance is asked twice then, so that answers with a seed stay those of llama-server.
 
-    `logits` stay as they are; whoever remembers the token calls `constraint.accept` as well."""
+    `logits` stay as they are; whoever remembers the token calls `constraint.accept` as well. Raises
+    ConstraintBroken, also where all that is allowed is banned elsewhere."""
     token = draw(logits)
     if constraint is None or constraint.is_allowed(token):
         return token
     allowed = logits.copy()
     constraint.mask(allowed)
-    return draw(allowed)
+    token = draw(allowed)
+    if not constraint.is_allowed(token):
+        raise ConstraintBroken(
+            "Nothing that the grammar or schema allows can be drawn: the answer was broken off. Ban fewer "
+            "tokens with `logit_bias` or `ignore_eos`.",
+            code="invalid_value",
+        )
+    return token

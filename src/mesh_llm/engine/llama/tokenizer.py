@@ -22,9 +22,10 @@ TEXT_BYTES_MAX = 2**31 - 1
 
 class Tokenizer:
     def __init__(self, model: Model) -> None:
-        self._library = model.library
+        self.library = model.library
         self._model = model
-        self._vocabulary = model.vocabulary
+        self.vocabulary: int = model.vocabulary
+        """llama_vocab, owned by the model."""
         self.size: int = model.tokens
         self._pieces: dict[int, bytes] = {}
 
@@ -37,8 +38,8 @@ class Tokenizer:
         room = len(data) + 2
         while True:
             tokens: npt.NDArray[np.int32] = np.empty(room, np.int32)
-            count: int = self._library.llama_tokenize(
-                self._vocabulary, data, len(data), tokens.ctypes.data, room, add_special, parse_special
+            count: int = self.library.llama_tokenize(
+                self.vocabulary, data, len(data), tokens.ctypes.data, room, add_special, parse_special
             )
             if count >= 0:
                 return [int(token) for token in tokens[:count]]
@@ -51,6 +52,10 @@ class Tokenizer:
             known = self._pieces[token] = self._render(token, special=False)
         return known
 
+    def spelled(self, token: int) -> bytes:
+        """As `piece`, with the text of control tokens: what grammars are held against."""
+        return self._render(token, special=True)
+
     def detokenize(self, tokens: list[int]) -> str:
         """As llama-server's `/detokenize`: control tokens included, what is no UTF-8 replaced."""
         return b"".join(self._render(token, special=True) for token in tokens).decode("utf-8", "replace")
@@ -61,7 +66,7 @@ class Tokenizer:
 
     def ends(self, token: int) -> bool:
         """Whether it ends an answer: EOS, EOT and their like."""
-        return bool(self._library.llama_vocab_is_eog(self._vocabulary, token))
+        return bool(self.library.llama_vocab_is_eog(self.vocabulary, token))
 
     def ending(self) -> list[int]:
         """All tokens that end an answer."""
@@ -70,25 +75,30 @@ class Tokenizer:
     @property
     def beginning(self) -> int:
         """BOS, or NONE."""
-        return self._library.llama_vocab_bos(self._vocabulary)
+        return self.library.llama_vocab_bos(self.vocabulary)
 
     @property
     def end(self) -> int:
         """EOS, or NONE."""
-        return self._library.llama_vocab_eos(self._vocabulary)
+        return self.library.llama_vocab_eos(self.vocabulary)
+
+    @property
+    def end_of_turn(self) -> int:
+        """EOT, or NONE."""
+        return self.library.llama_vocab_eot(self.vocabulary)
 
     @property
     def adds_beginning(self) -> bool:
-        return bool(self._library.llama_vocab_get_add_bos(self._vocabulary))
+        return bool(self.library.llama_vocab_get_add_bos(self.vocabulary))
 
     @property
     def adds_end(self) -> bool:
-        return bool(self._library.llama_vocab_get_add_eos(self._vocabulary))
+        return bool(self.library.llama_vocab_get_add_eos(self.vocabulary))
 
     def suppressed(self) -> list[int]:
         """Tokens that the file says may never be sampled (`tokenizer.ggml.suppress_tokens`)."""
         count = ctypes.c_int32(0)
-        address = self._library.llama_vocab_get_suppress_tokens(self._vocabulary, ctypes.byref(count))
+        address = self.library.llama_vocab_get_suppress_tokens(self.vocabulary, ctypes.byref(count))
         if not address:
             return []
         values: Any = (ctypes.c_int32 * count.value).from_address(address)
@@ -96,14 +106,14 @@ class Tokenizer:
 
     def chat_template(self) -> str | None:
         """The file's own, or None."""
-        text: bytes | None = self._library.llama_model_chat_template(self._model.handle, None)
+        text: bytes | None = self.library.llama_model_chat_template(self._model.handle, None)
         return text.decode("utf-8", "replace") if text else None
 
     def _render(self, token: int, *, special: bool) -> bytes:
         room = 64
         while True:
             buffer = ctypes.create_string_buffer(room)
-            count: int = self._library.llama_token_to_piece(self._vocabulary, token, buffer, room, 0, special)
+            count: int = self.library.llama_token_to_piece(self.vocabulary, token, buffer, room, 0, special)
             if count >= 0:
                 return buffer.raw[:count]
             room = -count

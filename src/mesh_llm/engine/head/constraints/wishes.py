@@ -5,7 +5,13 @@ Counterparts: `oaicompat_chat_params_parse` of server-common.cpp, and "json_sche
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NoReturn, cast
+
+import msgspec
+
+from mesh_llm.core.errors import RequestRefused
+
+Body = dict[str, Any]
 
 LLGUIDANCE = "%llguidance"
 """A grammar that begins so is llguidance's, any other GBNF: `common_sampler_init` of sampling.cpp."""
@@ -27,3 +33,64 @@ class Wish:
     """GBNF whose start is `root`, or Lark for llguidance behind a line that begins with %llguidance."""
     triggers: tuple[Trigger, ...] = ()
     """None: from the first token on."""
+    is_of_content: bool = False
+    """Whether thoughts may come before it, where they have begun already."""
+
+
+def read_wish(body: Body) -> Wish | None:
+    """None where the request asks for no form. Raises RequestRefused."""
+    grammar = body.get("grammar")
+    if grammar is not None and not isinstance(grammar, str):
+        _refuse("grammar", "`grammar` must be text: GBNF, or Lark behind a line %llguidance {}")
+    schema = _schema(body)
+    if schema is None:
+        return Wish(grammar) if grammar else None
+    if grammar:
+        _refuse("grammar", "Cannot use both json_schema and grammar")
+    return json_wish(schema)
+
+
+def json_wish(schema: object) -> Wish:
+    """JSON of a schema, which is an object or a boolean. Raises RequestRefused."""
+    if not isinstance(schema, dict | bool):
+        _refuse("json_schema", "A JSON schema must be an object")
+    text = msgspec.json.encode(schema or {"type": "object"}).decode()
+    return Wish(f"{LLGUIDANCE} {{}}\nstart: %json {text}", is_of_content=True)
+
+
+def _schema(body: Body) -> object:
+    """None: any text will do."""
+    schema: object = body.get("json_schema")
+    asked = body.get("response_format")
+    if asked is None:
+        return schema
+    if not isinstance(asked, dict):
+        _refuse("response_format", "`response_format` must be an object with a `type`")
+    form = cast(Body, asked)
+    match form.get("type"):
+        case None | "" | "text":
+            return schema
+        case "json_object":
+            given = form.get("schema")
+            return given if given is not None else schema or {}
+        case "json_schema":
+            return _named_schema(form.get("json_schema"))
+        case other:
+            _refuse(
+                "response_format",
+                'response_format type must be one of "text", "json_object" or "json_schema", '
+                f"but got: {other}",
+            )
+
+
+def _named_schema(named: object) -> object:
+    if named is None:
+        return {}
+    if not isinstance(named, dict):
+        _refuse("response_format", "`response_format.json_schema` must be an object with a `schema`")
+    schema = cast(Body, named).get("schema")
+    return {} if schema is None else schema
+
+
+def _refuse(parameter: str, message: str) -> NoReturn:
+    raise RequestRefused(f"{message}.", code="invalid_value", parameter=parameter)
