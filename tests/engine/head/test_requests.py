@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mesh_llm.core.errors import RequestRefused
 from mesh_llm.engine.head.requests import SEEDS, biases_in, read_fields, read_object, sampling_of
-from mesh_llm.engine.head.unserved import FIELDS, refuse_tool_messages, refuse_unserved
+from mesh_llm.engine.head.unserved import COMPLETION_FIELDS, FIELDS, refuse_unserved
 from mesh_llm.engine.llama.sampling import NEVER, USUAL_ORDER, Sampling
 
 
@@ -100,7 +100,7 @@ def test_what_has_hard_bounds_is_refused_beyond_them(fields):
         read_fields(fields)
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", [*FIELDS, *COMPLETION_FIELDS])
 def test_what_is_not_served_is_refused_by_name_and_nothing_else(name):
     refuse_unserved({name: None})
     with pytest.raises(RequestRefused, match=f"`{name}`"):
@@ -109,7 +109,7 @@ def test_what_is_not_served_is_refused_by_name_and_nothing_else(name):
 
 def test_what_clients_send_that_fill_every_field_is_no_question():
     refuse_unserved({"tools": [], "best_of": 1, "echo": False, "response_format": {"type": "text"}})
-    refuse_tool_messages([{"role": "user", "content": "x"}])
+    refuse_unserved({"tools": [{}], "echo": True}, is_chat=True)
 
 
 json_values = st.recursive(
@@ -144,9 +144,6 @@ def test_bodies_of_strangers_are_read_or_refused(body):
 
 @given(json_values)
 def test_whatever_is_not_served_is_told_apart_without_falling(value):
-    for name in FIELDS:
-        try:
+    for name in FIELDS | COMPLETION_FIELDS:
+        with contextlib.suppress(RequestRefused):
             refuse_unserved({name: value})
-            refuse_tool_messages(value)
-        except RequestRefused:
-            pass

@@ -1,22 +1,23 @@
 """A chat request as the head understands it: its prompt, and how the answer is to be read and kept in form.
-Pure.
 
 Counterparts: `oaicompat_chat_params_parse` of llama-server's server-common.cpp and `common_chat_session` of
 llama.cpp's chat.cpp.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mesh_llm.core.errors import RequestRefused
-from mesh_llm.engine.head.choices import Verbatim
 from mesh_llm.engine.head.constraints.wishes import Wish
-from mesh_llm.engine.head.messages import Message, read_messages
-from mesh_llm.engine.head.parsing.answer_parser import AnswerParser
+from mesh_llm.engine.head.conversation import Conversation, read_conversation
+from mesh_llm.engine.head.parsing.answer_parser import AnswerParser, Form
+from mesh_llm.engine.head.parsing.call_grammar import call_grammar
+from mesh_llm.engine.head.parsing.parsers import parser_of, preserved
+from mesh_llm.engine.head.parsing.tools import Tool
 from mesh_llm.engine.head.requests import Body, Fields
-from mesh_llm.engine.head.template import ChatTemplate
-from mesh_llm.engine.head.unserved import refuse_tool_messages
+from mesh_llm.engine.head.template import ChatTemplate, Prompt
+from mesh_llm.engine.llama.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +25,80 @@ class Chat:
     prompt: str
     parser: Callable[[], AnswerParser]
     """A new one for each choice."""
-    wish: Wish | None = None
-    shown: frozenset[str] = frozenset()
-    """Texts of control tokens that the parser must see."""
-    stops: tuple[str, ...] = ()
-    """Beside those that were asked for."""
+    wish: Wish | None
+    shown: frozenset[int]
+    """Tokens that the parser must see although they are control tokens."""
 
 
-def read_chat(body: Body, fields: Fields, template: ChatTemplate, now: datetime) -> Chat:
-    """Raises RequestRefused, TemplateRefused."""
-    if "messages" not in body:
-        raise RequestRefused("'messages' is required", parameter="messages")
+class ChatReader:
+    """Of one model."""
+
+    def __init__(self, template: ChatTemplate, tokenizer: Tokenizer, identify: Callable[[], str]) -> None:
+        """`identify` draws the id of a call."""
+        self.template = template
+        self._tokenizer = tokenizer
+        self._identify = identify
+
+    def prompt(self, body: Body, now: datetime) -> str:
+        """Raises RequestRefused, TemplateRefused."""
+        conversation = read_conversation(body)
+        return self.template.for_(conversation).prompt(conversation, now).text
+
+    def read(self, body: Body, fields: Fields, wish: Wish | None, now: datetime) -> Chat:
+        """`wish`: what the request wants the answer to look like. Raises RequestRefused, TemplateRefused."""
+        conversation = read_conversation(body)
+        _check_probabilities(fields, conversation)
+        template = self.template.for_(conversation)
+        prompt = template.prompt(conversation, now)
+        form = self._form(template, conversation, prompt, is_free=wish is None)
+        marks = self._marks(preserved(template.family, template.thinking))
+        if form.tools:
+            wish = self._calls(template, conversation, form, marks)
+            form = replace(form, calls_are_sure=wish is not None)
+        family = template.family
+        return Chat(prompt.text, lambda: parser_of(family, form), wish, frozenset(marks.values()))
+
+    def _form(
+        self, template: ChatTemplate, conversation: Conversation, prompt: Prompt, *, is_free: bool
+    ) -> Form:
+        """An answer of a schema calls nothing, as in llama-server."""
+        may_call = conversation.may_call and is_free and template.abilities.tool_calls
+        return Form(
+            self._identify,
+            tools=[_tool(tool["function"]) for tool in conversation.tools] if may_call else [],
+            thinking=template.thinking,
+            thoughts_are_content=not conversation.tells_reasoning,
+            thinking_is_open=prompt.thinking_is_open,
+            content_is_open=conversation.goes_on is not None and not prompt.thinking_is_open,
+        )
+
+    def _calls(
+        self, template: ChatTemplate, conversation: Conversation, form: Form, marks: Mapping[str, int]
+    ) -> Wish | None:
+        parallel = conversation.parallel_calls
+        return call_grammar(
+            template.family,
+            form,
+            "required" if conversation.tool_choice == "required" else "auto",
+            control={text: token for text, token in marks.items() if not self._tokenizer.piece(token)},
+            parallel=template.abilities.parallel_tool_calls if parallel is None else parallel,
+        )
+
+    def _marks(self, texts: frozenset[str]) -> dict[str, int]:
+        """Those that are one token each: `common_sampling_add_preserved_tokens` of sampling.cpp."""
+        cuts = {
+            text: self._tokenizer.tokenize(text, add_special=False, parse_special=True)
+            for text in sorted(texts)
+        }
+        return {text: cut[0] for text, cut in cuts.items() if len(cut) == 1}
+
+
+def _tool(function: Body) -> Tool:
+    return Tool(function["name"], function["parameters"] or {})
+
+
+def _check_probabilities(fields: Fields, conversation: Conversation) -> None:
     if fields.top_logprobs is not None and fields.logprobs is not True:
         raise RequestRefused("top_logprobs requires logprobs to be set to true", parameter="top_logprobs")
-    refuse_tool_messages(body["messages"])
-    messages: list[Message] = read_messages(body["messages"])
-    prompt = template.render(
-        messages,
-        now,
-        add_generation_prompt=fields.add_generation_prompt is not False,
-        extra=fields.chat_template_kwargs,
-    )
-    return Chat(prompt, Verbatim)
+    if fields.logprobs and conversation.tools and fields.stream:
+        raise RequestRefused("logprobs is not supported with tools + stream", parameter="logprobs")

@@ -8,6 +8,7 @@ parent (`pipeline_head.py`) it speaks lines on standard output: `loading {...}`,
 import asyncio
 import os
 import random
+import string
 import sys
 import threading
 import traceback
@@ -18,6 +19,7 @@ from mesh_llm.core.errors import MeshError
 from mesh_llm.engine.head import ring_door, ring_state
 from mesh_llm.engine.head.answering import Answering
 from mesh_llm.engine.head.app import HeadApp
+from mesh_llm.engine.head.chat import ChatReader
 from mesh_llm.engine.head.generation import News
 from mesh_llm.engine.head.last_layers import LastLayers
 from mesh_llm.engine.head.pipeline import Pipeline
@@ -31,6 +33,9 @@ from mesh_llm.runtime import lifeline
 from mesh_llm.runtime.clock import Clock
 from mesh_llm.runtime.listening import LOOPBACK, listen, port_of, reserve
 from mesh_llm.runtime.web import serve
+
+LETTERS = string.ascii_letters + string.digits
+"""Of the ids of calls, as in llama-server (random_string)."""
 
 SWITCH_SECONDS = 0.0002
 """How long a thread may keep the interpreter from another: Python's 5 ms can be more than a token takes."""
@@ -61,9 +66,10 @@ async def _serve(settings: HeadSettings, layers: LastLayers, parent: Parent) -> 
 
     pipeline = Pipeline(layers, settings, tell, tell_ring)
     template = ChatTemplate(layers.tokenizer.chat_template(), special_texts(layers.tokenizer))
-    clock = Clock()
-    answering = Answering(settings, layers, pipeline, clock, random.SystemRandom())
-    app = HeadApp(settings, layers.tokenizer, template, pipeline, answering, clock)
+    clock, chance = Clock(), random.SystemRandom()
+    chats = ChatReader(template, layers.tokenizer, lambda: "".join(chance.choices(LETTERS, k=32)))
+    answering = Answering(settings, layers, pipeline, clock, chance)
+    app = HeadApp(settings, layers.tokenizer, chats, pipeline, answering, clock)
     listener = reserve(LOOPBACK, 0, "--port")
     listen(listener)
     if settings.stages:

@@ -1,26 +1,23 @@
-"""A model's own chat template: messages into the prompt that it was taught.
+"""A model's own chat template: a conversation into the prompt that the model was taught.
 
-Counterparts: Hugging Face's `apply_chat_template`, whose settings and functions templates are written for,
-and llama-server's `/apply-template`, whose prompt this one must equal. A template comes with a file from
-anywhere, so it runs in Jinja's sandbox, its loops are counted and its texts are measured.
+Counterparts: `common_chat_templates_apply_jinja` of llama.cpp's chat.cpp, whose prompts these must equal,
+and Hugging Face's `apply_chat_template`, whose settings and functions templates are written for.
+`sandbox.py` runs them, `abilities.py` finds out what they can say; what the answer looks like is for
+`parsing/`.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NoReturn, cast
+from typing import Any
 
-import jinja2
-from jinja2 import nodes, pass_context
-from jinja2.exceptions import SecurityError, TemplateError
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-from mesh_llm.core.errors import RequestRefused
-from mesh_llm.engine.head.messages import ContentForms, Message, fitted, plain_text
+from mesh_llm.engine.head.abilities import Abilities, effort_named, find_abilities, reasoning_kept
+from mesh_llm.engine.head.conversation import Conversation
+from mesh_llm.engine.head.families import Family, family_of
+from mesh_llm.engine.head.family_messages import adapted, beginning, thinking_of_family
+from mesh_llm.engine.head.messages import Message, fitted, plain_text
+from mesh_llm.engine.head.sandbox import Program, TemplateRefused
+from mesh_llm.engine.head.thinking_marks import find_thinking
 
 CHATML = (
     "{% for message in messages %}"
@@ -30,17 +27,14 @@ CHATML = (
 )
 """The form that llama.cpp falls back to (chat.cpp, CHATML_TEMPLATE_SRC) where a file has no template."""
 
-ROUNDS_MAX = 1_000_000
-"""Of all loops of one rendering; a chat of a thousand messages with tools takes some ten thousand."""
+CHATML_NAME = "chatml"
+"""A file may name it instead of bringing one."""
 
-TEXT_CHARACTERS_MAX = 64 * 1024 * 1024
-"""Of any text that a template makes; a request body has fewer."""
+DEVELOPERS_KNOWN = "<|channel|>"
+"""In templates that know the role of a developer."""
 
-MARK = "mark-of-content"
-
-
-class TemplateRefused(RequestRefused):
-    """The template itself says no, or is broken."""
+EPOCH = datetime(2000, 1, 1)
+"""For what is only tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +47,81 @@ class SpecialTexts:
     adds_end: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    text: str
+    """Without what tokenising adds to it."""
+    generation: str
+    """Its end that belongs to the answer: who speaks, marks, and what the request has it begin with."""
+    thinking_is_open: bool
+    """It ends within thoughts."""
+    content_is_open: bool = False
+    """It ends within content: a message that the client began goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContentForms:
+    text: bool
+    parts: bool
+    system_role: bool
+
+
 class ChatTemplate:
     """Render from one thread only: a rendering's rounds are counted in the template."""
 
-    def __init__(self, source: str | None, special: SpecialTexts) -> None:
+    def __init__(
+        self, source: str | None, special: SpecialTexts, source_for_tools: str | None = None
+    ) -> None:
         """`source` None: ChatML. A broken one is told by `broken` and by every rendering."""
-        self.source = CHATML if source is None else source
-        self.is_fallback = source is None
+        self.is_fallback = source is None and source_for_tools is None
+        if not source or source == CHATML_NAME:
+            source = source_for_tools or CHATML
+        self.source = source
+        self.family = family_of(source)
         self.broken: str | None = None
         self._special = special
-        self._environment = _Environment()
+        self._for_tools = _readable(source_for_tools, special)
         try:
-            self._template = self._environment.from_string(self.source)
-        except (TemplateError, RecursionError, ValueError) as error:
-            self.broken = f"the model's chat template is broken: {error}"
-            self._template = self._environment.from_string("")
-        self.forms = self._find_forms()
+            self._program: Program | None = Program(source)
+        except TemplateRefused as error:
+            self.broken, self._program = str(error), None
+        self.abilities = find_abilities(self._tried) if self._program is not None else Abilities()
+        has_own, thinking = thinking_of_family(self.family, source)
+        self.thinking = thinking if has_own else find_thinking(source, self._shown)
+        """Its texts may begin and end with white space. None: nothing known, or channels (harmony)."""
+        self.thinks = self.thinking is not None or self.family is Family.HARMONY
+
+    @property
+    def forms(self) -> "ContentForms":
+        abilities = self.abilities
+        return ContentForms(abilities.string_content, abilities.typed_content, abilities.system_role)
+
+    def for_(self, conversation: Conversation) -> "ChatTemplate":
+        """A file may have another template for conversations with tools."""
+        return self._for_tools if self._for_tools is not None and conversation.tools else self
+
+    @property
+    def for_tools(self) -> "ChatTemplate":
+        return self._for_tools or self
+
+    def prompt(self, conversation: Conversation, now: datetime) -> Prompt:
+        """Raises TemplateRefused; RequestRefused for what the conversation should have said otherwise."""
+        goes_on = conversation.goes_on
+        messages = conversation.messages if goes_on is None else conversation.messages[:-1]
+        said = adapted(
+            fitted(messages, self.abilities, knows_developers=DEVELOPERS_KNOWN in self.source),
+            self.family,
+            self.source,
+        )
+        variables = self._variables(conversation, now)
+        without = self._rendered(said, variables)
+        with_ = self._rendered(said, variables | {"add_generation_prompt": True})
+        generation = _beyond(with_, without)
+        if goes_on is None or not conversation.messages:
+            return self._asked(
+                with_ if conversation.add_generation_prompt else without, generation, conversation
+            )
+        return self._going_on(without, generation, conversation)
 
     def render(
         self,
@@ -78,153 +131,113 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         extra: Mapping[str, Any] | None = None,
     ) -> str:
-        """The prompt, without what tokenising adds to it.
+        """The prompt of messages alone."""
+        goes_on = "either" if messages and messages[-1]["role"] == "assistant" else None
+        asked = Conversation(
+            messages,
+            goes_on=goes_on,
+            add_generation_prompt=add_generation_prompt,
+            variables=dict(extra or {}),
+        )
+        return self.prompt(asked, now).text
 
-        `messages` are of `read_messages`; a last one by the assistant is a beginning that the answer goes on
-        from. `extra` are variables of the request.
+    def _asked(self, text: str, generation: str, conversation: Conversation) -> Prompt:
+        if not conversation.add_generation_prompt:
+            return Prompt(self._unfinished(text), "", thinking_is_open=False)
+        if self.family is Family.GEMMA and text.endswith("<turn|>\n"):
+            generation = "<|turn>model\n"  # the template adds none behind calls (gemma4.cpp)
+            text += generation
+        return Prompt(text, generation, self._is_open(generation))
 
-        Raises TemplateRefused.
-        """
-        if messages and messages[-1]["role"] == "assistant":
-            return self._continuation(messages, now, extra or {})
-        return self._render(messages, now, add_generation_prompt, extra or {})
+    def _going_on(self, text: str, generation: str, conversation: Conversation) -> Prompt:
+        last, text = conversation.messages[-1], self._unfinished(text)
+        if not any(last.get(name) for name in ("content", "tool_calls", "reasoning_content", "name")):
+            return Prompt(text, "", thinking_is_open=False)
+        thoughts = last.get("reasoning_content", "")
+        thinks_on = conversation.goes_on == "reasoning_content" or (
+            conversation.goes_on == "either" and bool(thoughts) and not last["content"]
+        )
+        content = None if thinks_on else plain_text(last["content"], between="\n\n")
+        begun = beginning(self.family, self.source, self.thinking, text, generation, thoughts, content)
+        return Prompt(text + begun, begun, self._is_open(begun), content_is_open=content is not None)
 
-    def _continuation(self, messages: list[Message], now: datetime, extra: Mapping[str, Any]) -> str:
-        *before, last = messages
-        if before and before[-1]["role"] == "assistant":
-            raise RequestRefused(
-                "Cannot have 2 or more assistant messages at the end of the list.", parameter="messages"
-            )
-        prompt = self._render(before, now, add_generation_prompt=True, extra=extra)
-        return prompt + plain_text(last["content"], between="\n\n")  # common_chat_msg::render_content
+    def _unfinished(self, text: str) -> str:
+        """A harmony answer that is not the last ends otherwise (gpt-oss.cpp)."""
+        if self.family is not Family.HARMONY:
+            return text
+        before, mark, after = text.rpartition("<|return|>")
+        return f"{before}<|end|>{after}" if mark else text
 
-    def _render(
-        self, messages: list[Message], now: datetime, add_generation_prompt: bool, extra: Mapping[str, Any]
-    ) -> str:
-        text = self._rendered(fitted(messages, self.forms), now, add_generation_prompt, extra)
+    def _is_open(self, generation: str) -> bool:
+        if self.family is Family.HARMONY:
+            return generation.rfind("<|channel|>analysis<|message|>") > generation.rfind("<|end|>")
+        if self.thinking is None or not self.thinking.begin.strip():
+            return False
+        begin = generation.rfind(self.thinking.begin.strip())
+        return begin >= 0 and begin > generation.rfind(self.thinking.end.strip() or "\0")
+
+    def _variables(self, conversation: Conversation, now: datetime) -> dict[str, Any]:
+        own, tools = conversation.variables, conversation.tools
+        thinks = conversation.enable_thinking
+        variables: dict[str, Any] = {"enable_thinking": self.thinks if thinks is None else thinks}
+        variables |= _at(now) | ({"tools": tools} if tools else {})
+        if isinstance(own.get("preserve_reasoning"), bool):
+            variables |= reasoning_kept(keep=own["preserve_reasoning"])
+        if isinstance(own.get("reasoning_effort"), str) and own["reasoning_effort"]:
+            variables |= effort_named(own["reasoning_effort"])
+        return variables | own
+
+    def _rendered(self, messages: list[Message], variables: Mapping[str, Any]) -> str:
         special = self._special
+        given = {"messages": messages, "bos_token": special.beginning, "eos_token": special.end}
+        text = self._run(given | dict(variables))
         if special.adds_beginning:
             text = text.removeprefix(special.beginning)
         return text.removesuffix(special.end) if special.adds_end else text
 
-    def _rendered(
-        self, messages: list[Message], now: datetime, add_generation_prompt: bool, extra: Mapping[str, Any]
-    ) -> str:
-        if self.broken is not None:
+    def _run(self, variables: Mapping[str, Any]) -> str:
+        if self._program is None:
             raise TemplateRefused(f"{self.broken}. Ask /v1/completions with a prompt instead.")
-        variables = {
-            "messages": messages,
-            "add_generation_prompt": add_generation_prompt,
-            "bos_token": self._special.beginning,
-            "eos_token": self._special.end,
-            "tools": None,
-            "documents": None,
-            "enable_thinking": True,
-            # As common_chat_extra_context of llama.cpp's chat.cpp.
-            "datetime": now.strftime("%b %d %Y"),
-            "date_string": now.strftime("%d %b %Y"),
-            "strftime_now": now.strftime,
-        }
-        self._environment.rounds_left = ROUNDS_MAX
-        try:
-            return self._template.render({**variables, **extra})
-        except TemplateRefused:
-            raise
-        except (TemplateError, RecursionError, TypeError, ValueError, LookupError, ArithmeticError) as error:
-            raise TemplateRefused(
-                f"the model's chat template cannot say these messages: {error}. Change their order or roles."
-            ) from error
+        return self._program.render(variables)
 
-    def _find_forms(self) -> ContentForms:
-        """Tried out, as `caps_get` of llama.cpp's jinja/caps.cpp does."""
-        text = MARK in self._tried([{"role": "user", "content": MARK}])
-        as_parts = self._tried([{"role": "user", "content": [{"type": "text", "text": MARK}]}])
-        system = self._tried([{"role": "system", "content": MARK}, {"role": "user", "content": "x"}])
-        return ContentForms(
-            text=text,
-            parts=MARK in as_parts and "'type'" not in as_parts,  # else the list itself was written down
-            system_role=MARK in system,
-            developer_role="<|channel|>" in self.source,
-        )
+    def _tried(self, variables: Mapping[str, Any]) -> str:
+        return self._run(_at(EPOCH) | dict(variables))
 
-    def _tried(self, messages: list[Message]) -> str:
-        try:
-            return self._rendered(messages, datetime(2000, 1, 1), add_generation_prompt=True, extra={})
-        except TemplateRefused:
-            return ""
+    def _shown(self, messages: list[Message], add_generation_prompt: bool, enable_thinking: bool) -> str:
+        variables: dict[str, Any] = _at(EPOCH) | {"enable_thinking": enable_thinking}
+        if add_generation_prompt:
+            variables["add_generation_prompt"] = True
+        fit = [message | {"content": _fit(message["content"], self.abilities)} for message in messages]
+        return self._rendered(fit, variables)
 
 
-class _Generation(Extension):
-    """`{% generation %}` marks what training looks at; here it only says what is in it."""
-
-    tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+def _readable(source: str | None, special: SpecialTexts) -> ChatTemplate | None:
+    """A broken one is left aside, as llama.cpp does."""
+    template = ChatTemplate(source, special) if source else None
+    return template if template is not None and template.broken is None else None
 
 
-class _Environment(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset({"*", "**", "+"})
-
-    def __init__(self) -> None:
-        super().__init__(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
-        )
-        self.rounds_left = ROUNDS_MAX
-        filters, functions = cast(dict[str, Any], self.filters), cast(dict[str, Any], self.globals)
-        filters["tojson"] = _to_json
-        filters["counted"] = self._counted
-        functions["raise_exception"] = _raise
-
-    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        """Every loop goes over a counted list."""
-        template = super()._parse(source, name, filename)
-        for loop in list(template.find_all(nodes.For)):
-            loop.iter = nodes.Filter(loop.iter, "counted", [], [], None, None)
-        return template
-
-    @pass_context  # so that nothing is counted when the template is compiled
-    def _counted(self, _context: Context, values: Iterable[Any]) -> list[Any]:
-        counted: list[Any] = []
-        for value in values:
-            self.rounds_left -= 1
-            if self.rounds_left < 0:
-                raise SecurityError(f"its loops take more than {ROUNDS_MAX} rounds")
-            counted.append(value)
-        return counted
-
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        size = _size_of_result(operator, left, right)
-        if size > TEXT_CHARACTERS_MAX:
-            raise SecurityError("it makes a text beyond all bounds")
-        return super().call_binop(context, operator, left, right)
+def _fit(content: str, abilities: Abilities) -> Any:
+    wants_parts = abilities.typed_content and not abilities.string_content
+    return [{"type": "text", "text": content}] if wants_parts else content
 
 
-def _size_of_result(operator: str, left: Any, right: Any) -> int:
-    if operator == "**":
-        is_huge = isinstance(right, int | float) and right > 1000
-        return TEXT_CHARACTERS_MAX + 1 if is_huge else 0
-    sizes = [len(cast(Sized, value)) for value in (left, right) if isinstance(value, str | list | tuple)]
-    if operator == "*":
-        return sum(sizes) * max((value for value in (left, right) if isinstance(value, int)), default=1)
-    return sum(sizes)
+def _at(now: datetime) -> dict[str, Any]:
+    """As `common_chat_extra_context` of llama.cpp's chat.cpp."""
+    return {
+        "datetime": now.strftime("%b %d %Y"),
+        "date_string": now.strftime("%d %b %Y"),
+        "strftime_now": now.strftime,
+    }
 
 
-def _raise(message: str) -> NoReturn:
-    raise TemplateRefused(str(message))
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Hugging Face's: Jinja's own would escape for HTML."""
-    if isinstance(value, jinja2.Undefined):
-        raise TypeError(f"{value!r} is not JSON")
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+def _beyond(text: str, other: str) -> str:
+    """What is left of `text` from where it differs from `other`."""
+    same, beyond = 0, min(len(text), len(other)) + 1
+    while beyond - same > 1:
+        middle = (same + beyond) // 2
+        if text[same:middle] == other[same:middle]:
+            same = middle
+        else:
+            beyond = middle
+    return text[same:]

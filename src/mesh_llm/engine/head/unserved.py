@@ -32,48 +32,33 @@ def _is_text(value: Any) -> bool:
     )
 
 
-def _is_no_call(value: Any) -> bool:
-    return value in (None, "", "auto", "none")
-
-
 FIELDS: dict[str, Callable[[Any], bool]] = {
-    "tools": _is_empty,
-    "tool_choice": _is_no_call,
-    "functions": _is_empty,
-    "function_call": _is_no_call,
     "response_format": _is_text,
     "json_schema": _is_empty,
     "grammar": _is_empty,
     "grammar_lazy": _is_empty,
     "best_of": _is_one,
-    "echo": _is_empty,
     "suffix": _is_empty,
     "lora": _is_empty,
     "n_indent": _is_off,
 }
 """With the values that ask for nothing."""
 
+COMPLETION_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "tools": _is_empty,
+    "functions": _is_empty,
+    "echo": _is_empty,
+}
+"""Of those who ask without a chat."""
 
-def refuse_unserved(body: Body) -> None:
+
+def refuse_unserved(body: Body, *, is_chat: bool = False) -> None:
     """Raises RequestRefused for the first field that would have to be ignored."""
-    for name, asks_for_nothing in FIELDS.items():
+    for name, asks_for_nothing in (FIELDS if is_chat else FIELDS | COMPLETION_FIELDS).items():
         if name in body and not asks_for_nothing(body[name]):
             raise RequestRefused(
                 f"`{name}` is not supported for a model that is split over several machines. Leave it out, "
                 "or ask a model that one machine holds.",
                 code="unsupported_parameter",
                 parameter=name,
-            )
-
-
-def refuse_tool_messages(messages: Any) -> None:
-    """Raises RequestRefused for calls of tools and their results among the messages."""
-    for message in cast(list[Any], messages) if isinstance(messages, list) else []:
-        said = cast(Body, message) if isinstance(message, dict) else {}
-        if said.get("tool_calls") or said.get("role") == "tool":
-            raise RequestRefused(
-                "Messages with tool calls are not supported for a model that is split over several machines. "
-                "Tell what was called and what came of it as text.",
-                code="unsupported_parameter",
-                parameter="messages",
             )
