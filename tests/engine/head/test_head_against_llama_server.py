@@ -1,5 +1,7 @@
 """A head that holds all layers beside llama-server with the same file: the same answers."""
 
+import json
+
 import pytest
 
 from tests.engine.head.heads import client, kept, lone_head, together, whole_engine
@@ -200,6 +202,44 @@ async def test_time_that_is_over_ends_an_answer_at_the_next_line(both):
     assert got["choices"][0]["text"].count("\n") < 3
 
 
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "maximum": 99}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"grammar": 'root ::= "yes" | "no"', "temperature": 0},
+        {"grammar": "root ::= [a-z]+ [.]", "seed": 2},
+        {"grammar": '%llguidance {}\nstart: "[" NUMBER "]"\nNUMBER: /[0-9]{3}/', "temperature": 0},
+        {"json_schema": SCHEMA, "seed": 4},
+    ],
+    ids=str,
+)
+async def test_answers_keep_to_a_grammar_or_a_schema_as_those_of_llama_server(both, fields):
+    theirs, ours = both
+    asked = {"prompt": PROMPTS[1], "max_tokens": 40, **FRESH, **fields}
+    assert told(await ours.complete(**asked)) == told(await theirs.complete(**asked))
+
+
+async def test_a_chat_that_must_be_json_is(both):
+    _, ours = both
+    asked = {
+        "messages": [{"role": "user", "content": "Who is the oldest person you know?"}],
+        "response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}},
+        "max_tokens": 60,
+        "n": 2,
+    }
+    _, answer = await ours.post("/v1/chat/completions", asked)
+    for choice in answer["choices"]:
+        person = json.loads(choice["message"]["content"])
+        assert set(person) == {"name", "age"} and person["age"] <= 99
+
+
 async def test_what_was_done_is_exposed_to_prometheus(both):
     _, ours = both
     await ours.complete(PROMPTS[0], max_tokens=3)
@@ -324,7 +364,8 @@ async def test_whoever_hangs_up_is_computed_for_no_longer(both):
         ("/v1/completions", {"prompt": ["x"] * 257}, "too many"),
         ("/v1/completions", {"prompt": []}, "must not be empty"),
         ("/v1/chat/completions", {"messages": [], "top_logprobs": 2}, "requires logprobs"),
-        ("/v1/completions", {"prompt": "x", "grammar": "root ::= x"}, "`grammar`"),
+        ("/v1/completions", {"prompt": "x", "grammar": "root ::= x"}, "rammar"),
+        ("/v1/completions", {"prompt": "x", "json_schema": {"type": "nonsense"}}, "chema"),
         ("/v1/completions", {"prompt": "x", "response_format": {"type": "json_object"}}, "`response_format`"),
         ("/v1/completions", {"prompt": "x", "temperature": "hot"}, "temperature"),
         ("/v1/completions", {"prompt": "x", "max_tokens": -5}, "max_tokens"),

@@ -16,6 +16,7 @@ from mesh_llm.core.errors import EngineFailed, MeshError, RequestRefused, Unavai
 from mesh_llm.engine.head import chunks
 from mesh_llm.engine.head.choices import Choice, Verbatim, together
 from mesh_llm.engine.head.chunks import AnswerForm, ContextExceeded, Route
+from mesh_llm.engine.head.constraints.compiling import Compiler
 from mesh_llm.engine.head.constraints.wishes import Wish
 from mesh_llm.engine.head.counters import Counters
 from mesh_llm.engine.head.generation import BrokenOff, Ended, Limits, News, Question, Timings, Told
@@ -45,8 +46,6 @@ class Asked:
     """A new one for each choice."""
     shown: frozenset[int] = frozenset()
     """Control tokens whose text belongs to the answer."""
-    stops: tuple[str, ...] = ()
-    """Beside those that the fields name."""
 
 
 @dataclass(slots=True)
@@ -71,6 +70,7 @@ class Answering:
         self._pipeline = pipeline
         self._clock = clock
         self._chance = chance
+        self._compiler = Compiler(layers.tokenizer)
         self._counters = Counters()
         self._requests = count(1)
         self._listeners: dict[int, Listener] = {}
@@ -160,18 +160,22 @@ class Answering:
             self._pipeline.ask(question)
 
     def _questions(self, asked: Asked, listener: Listener, tokens_max: int) -> list[Question]:
-        """In a thread of its own: to make samplers may take a second. Raises RequestRefused."""
+        """In a thread of its own: to make samplers and constraints may take seconds. Raises RequestRefused,
+        Unavailable."""
         fields = asked.fields
         rivals = fields.rivals(is_chat=asked.route == "chat")
         seed = self._chance.randrange(SEEDS)
         sampling = sampling_of(fields, seed, self._biases(fields), tells_probabilities=rivals > 0)
-        limits = Limits((*fields.stops, *asked.stops), max(0, fields.t_max_predict_ms or 0))
+        limits = Limits(fields.stops, max(0, fields.t_max_predict_ms or 0))
         return [
             Question(
                 request=number,
                 tokens=tuple(asked.prompts[choice.prompt]),
                 tokens_max=tokens_max,
-                sampler=self._layers.sampler(_of_choice(sampling, choice.index % fields.choices)),
+                sampler=self._layers.sampler(
+                    _of_choice(sampling, choice.index % fields.choices),
+                    self._compiler.compile(asked.wish) if asked.wish is not None else None,
+                ),
                 limits=limits,
                 shown=asked.shown,
                 rivals=rivals,

@@ -16,6 +16,7 @@ from mesh_llm.engine.head import chunks, counters
 from mesh_llm.engine.head.answering import RETRY_AFTER_S, Answering, Asked
 from mesh_llm.engine.head.chat import ChatReader
 from mesh_llm.engine.head.chunks import Json, Route
+from mesh_llm.engine.head.constraints.wishes import read_wish
 from mesh_llm.engine.head.generation import News
 from mesh_llm.engine.head.pipeline import Pipeline
 from mesh_llm.engine.head.prompts import checked, read_prompts
@@ -169,7 +170,7 @@ class HeadApp:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body, fields = self._read(await request.read(), "chat")
-        chat = self._chats.read(body, fields, None, self._now())
+        chat = self._chats.read(body, fields, read_wish(body), self._now())
         asked = Asked("chat", [self._cut(chat.prompt, True)], fields, chat.wish, chat.parser, chat.shown)
         return await self._answering.answer(request, asked)
 
@@ -178,7 +179,7 @@ class HeadApp:
         if "prompt" not in body:
             raise RequestRefused('"prompt" is required', parameter="prompt")
         prompts = read_prompts(body["prompt"], self._tokenizer.size, self._cut)
-        return await self._answering.answer(request, Asked("text", prompts, fields))
+        return await self._answering.answer(request, Asked("text", prompts, fields, read_wish(body)))
 
     def _read(self, raw: bytes, route: Route) -> tuple[Body, Fields]:
         self._check_ring()

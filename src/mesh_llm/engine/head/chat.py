@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mesh_llm.core.errors import RequestRefused
-from mesh_llm.engine.head.constraints.wishes import Wish
+from mesh_llm.engine.head.constraints.wishes import Trigger, Wish
 from mesh_llm.engine.head.conversation import Conversation, read_conversation
 from mesh_llm.engine.head.parsing.answer_parser import AnswerParser, Form
 from mesh_llm.engine.head.parsing.call_grammar import call_grammar
@@ -52,6 +52,8 @@ class ChatReader:
         prompt = template.prompt(conversation, now)
         form = self._form(template, conversation, prompt, is_free=wish is None)
         marks = self._marks(preserved(template.family, template.thinking))
+        if wish is not None and wish.is_of_content and form.thinking_is_open and form.thinking is not None:
+            wish = replace(wish, triggers=(Trigger(form.thinking.end.strip(), "end"),))
         if form.tools:
             wish = self._calls(template, conversation, form, marks)
             form = replace(form, calls_are_sure=wish is not None)

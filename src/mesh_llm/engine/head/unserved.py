@@ -33,9 +33,6 @@ def _is_text(value: Any) -> bool:
 
 
 FIELDS: dict[str, Callable[[Any], bool]] = {
-    "response_format": _is_text,
-    "json_schema": _is_empty,
-    "grammar": _is_empty,
     "grammar_lazy": _is_empty,
     "best_of": _is_one,
     "suffix": _is_empty,
@@ -45,6 +42,7 @@ FIELDS: dict[str, Callable[[Any], bool]] = {
 """With the values that ask for nothing."""
 
 COMPLETION_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "response_format": _is_text,
     "tools": _is_empty,
     "functions": _is_empty,
     "echo": _is_empty,
