@@ -42,7 +42,13 @@ TOOLS = (
     Tool("now"),
 )
 
+SPACED = Thinking("<think>\n", "\n</think>\n\n")
+BARE = Thinking("<think>", "</think>")
+
 THINKING = {
+    Family.HERMES: SPACED,
+    Family.QWEN_CODER: SPACED,
+    Family.MINIMAX: SPACED,
     Family.MISTRAL_ARGS: Thinking("[THINK]", "[/THINK]"),
     Family.GEMMA: Thinking("<|channel>thought\n", "<channel|>"),
     Family.HARMONY: None,
@@ -78,8 +84,13 @@ class Recording:
         return Form(
             identify=lambda: f"drawn-{next(drawn)}",
             tools=TOOLS,
-            thinking=THINKING.get(self.family, Thinking("<think>", "</think>")) if thinks else None,
+            thinking=BARE
+            if "opening" in self.values
+            else THINKING.get(self.family, BARE)
+            if thinks
+            else None,
             thinking_is_open=self.values.get("open", False),
+            opening=self.values.get("opening", ""),
         )
 
 

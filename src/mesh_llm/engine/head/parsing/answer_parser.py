@@ -31,11 +31,15 @@ class Form:
     tools: Sequence[Tool] = ()
     """That may be called; without any, calls are text, as llama-server has it."""
     thinking: Thinking | None = None
-    """As `thinking_of` the template tells."""
+    """With the white space that the template writes around the marks. Where `begin` is empty, answers begin
+    with thoughts; where `end` is, there are none."""
     thoughts_are_content: bool = False
     """They are told with their marks, as `reasoning_format: none` asks."""
     thinking_is_open: bool = False
     """The prompt ends within thoughts."""
+    opening: str = ""
+    """What of the prompt belongs to the answer: from the mark of thoughts on, open or closed. Empty: that
+    mark alone if `thinking_is_open`."""
     content_is_open: bool = False
     """The prompt ends within content: a message that the client began goes on."""
     calls_are_sure: bool = False
@@ -48,6 +52,7 @@ class FormatParser(ABC):
     def __init__(self, form: Form) -> None:
         self.form = form
         self.tape = Tape()
+        self.tape.add(form.opening or _open_mark(form))
         self.telling = Telling(form.identify)
         self.tools: Mapping[str, Tool] = by_name(form.tools)
         self._reading: Reading[None] | None = self.read()
@@ -55,6 +60,14 @@ class FormatParser(ABC):
     @abstractmethod
     def read(self) -> Reading[None]:
         """The whole answer."""
+
+    @property
+    def thinking(self) -> Thinking | None:
+        """Where thoughts are looked for."""
+        form = self.form
+        if form.thinking is None or form.thoughts_are_content or form.content_is_open:
+            return None
+        return form.thinking if form.thinking.end.strip() else None
 
     def call(self, *, is_sure: bool = True) -> Call:
         """A new one; `is_sure` unless its id comes last."""
@@ -75,3 +88,7 @@ class FormatParser(ABC):
             except StopIteration:
                 self._reading = None
         return self.telling.take()
+
+
+def _open_mark(form: Form) -> str:
+    return form.thinking.begin if form.thinking is not None and form.thinking_is_open else ""

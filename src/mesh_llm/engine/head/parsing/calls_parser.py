@@ -14,12 +14,15 @@ class CallsParser(FormatParser):
     """Marks with which calls begin."""
     thoughts_end_with_calls = False
     ids_come_last = False
+    is_loose = False
+    """Any white space may stand around thoughts."""
 
     def read(self) -> Reading[None]:
         tape, telling = self.tape, self.telling
         begins = self.begins if self.tools else ()
-        yield from read_thoughts(self, begins if self.thoughts_end_with_calls else ())
-        if self.tools and not self.form.content_is_open:
+        ends = begins if self.thoughts_end_with_calls else ()
+        may_think = yield from read_thoughts(self, ends, is_loose=self.is_loose)
+        if self.tools and not may_think and not self.form.content_is_open:
             yield from tape.space()
         while mark := (yield from tape.until(begins, telling.content)):
             yield from self.read_calls(mark)

@@ -22,8 +22,6 @@ class GemmaParser(FormatParser):
     def read(self) -> Reading[None]:
         tape = self.tape
         marks = (CHANNEL, CHANNEL_END) + ((BEGIN,) if self.tools else ())
-        if self.form.thinking_is_open:
-            yield from self._read_thoughts()
         while mark := (yield from tape.until(marks, self.telling.content)):
             if mark == BEGIN:
                 call = self.call()
@@ -36,7 +34,7 @@ class GemmaParser(FormatParser):
     def _read_thoughts(self) -> Reading[None]:
         tape, telling = self.tape, self.telling
         if self.form.thoughts_are_content:
-            telling.content("" if self.form.thinking_is_open else THOUGHT)
+            telling.content(THOUGHT)
             if (yield from tape.until((CHANNEL_END,), telling.content)):
                 telling.content(CHANNEL_END)
         else:

@@ -14,6 +14,7 @@ _WORD = re.compile(r"[^\[\s]*")
 
 class MistralArgsParser(CallsParser):
     begins = (BEGIN,)
+    is_loose = True
 
     def read_calls(self, mark: str) -> Reading[None]:
         if (yield from self.read_one(mark)):

@@ -64,4 +64,4 @@ def parser_of(family: Family, form: Form) -> AnswerParser:
 def preserved(family: Family, thinking: Thinking | None) -> frozenset[str]:
     """Texts of tokens that a parser must be shown although they are special (`preserved_tokens`)."""
     marks = {thinking.begin.strip(), thinking.end.strip()} if thinking else set[str]()
-    return MARKS[family] | marks
+    return MARKS[family] | (marks - {""})

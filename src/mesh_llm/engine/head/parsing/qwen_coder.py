@@ -22,6 +22,7 @@ _NAME = re.compile(r"[^>\s]*")
 
 class QwenCoderParser(CallsParser):
     thoughts_end_with_calls = True
+    is_loose = True
 
     def __init__(self, form: Form) -> None:
         self.begins = (BEGIN, *(bare_begins(form)))

@@ -7,22 +7,30 @@ common/parsers/*.cpp.
 from collections.abc import Sequence
 
 from mesh_llm.engine.head.parsing.answer_parser import FormatParser
-from mesh_llm.engine.head.parsing.tape import Reading
+from mesh_llm.engine.head.parsing.tape import Reading, Tape
 
 
-def read_thoughts(parser: FormatParser, ends: Sequence[str] = ()) -> Reading[None]:
-    """If it begins with any. `ends` end them too, and are left for who reads on.
+def read_thoughts(parser: FormatParser, ends: Sequence[str] = (), *, is_loose: bool = False) -> Reading[bool]:
+    """If it begins with any; whether it may. `ends` end them too, and are left for who reads on.
 
-    White space around the marks is left out; what comes before the end belongs to the thoughts.
+    White space around the marks is left out: as much as the template writes there, all where that `is_loose`.
     """
-    form, tape = parser.form, parser.tape
-    if form.thinking is None or form.thoughts_are_content or form.content_is_open:
-        return
+    thinking, tape = parser.thinking, parser.tape
+    if thinking is None:
+        return False
     yield from tape.space()
-    if not form.thinking_is_open and not (yield from tape.accept(form.thinking.begin.strip())):
-        return
-    yield from tape.space()
-    end = form.thinking.end.strip()
+    begin, end = thinking.begin.strip(), thinking.end.strip()
+    if begin and not (yield from tape.accept(begin)):
+        return True
+    yield from _skip(tape, thinking.begin, is_loose=is_loose)
     if (yield from tape.until((end, *ends), parser.telling.reasoning)) == end:
         yield from tape.expect(end)
+        yield from _skip(tape, thinking.end, is_loose=is_loose)
+    return True
+
+
+def _skip(tape: Tape, mark: str, *, is_loose: bool) -> Reading[None]:
+    if is_loose:
         yield from tape.space()
+    for blank in mark[len(mark.rstrip()) :]:
+        yield from tape.accept(blank)
