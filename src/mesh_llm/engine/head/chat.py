@@ -14,6 +14,7 @@ from mesh_llm.engine.head.conversation import Conversation, read_conversation
 from mesh_llm.engine.head.parsing.answer_parser import AnswerParser, Form
 from mesh_llm.engine.head.parsing.call_grammar import call_grammar
 from mesh_llm.engine.head.parsing.parsers import parser_of, preserved
+from mesh_llm.engine.head.parsing.thinking import opening_of
 from mesh_llm.engine.head.parsing.tools import Tool
 from mesh_llm.engine.head.requests import Body, Fields
 from mesh_llm.engine.head.template import ChatTemplate, Prompt
@@ -64,6 +65,7 @@ class ChatReader:
         self, template: ChatTemplate, conversation: Conversation, prompt: Prompt, *, is_free: bool
     ) -> Form:
         """An answer of a schema calls nothing, as in llama-server."""
+        goes_on = conversation.goes_on is not None
         may_call = conversation.may_call and is_free and template.abilities.tool_calls
         return Form(
             self._identify,
@@ -71,7 +73,8 @@ class ChatReader:
             thinking=template.thinking,
             thoughts_are_content=not conversation.tells_reasoning,
             thinking_is_open=prompt.thinking_is_open,
-            content_is_open=conversation.goes_on is not None and not prompt.thinking_is_open,
+            content_is_open=goes_on and not prompt.thinking_is_open,
+            opening="" if goes_on else opening_of(prompt.generation, template.thinking),
         )
 
     def _calls(

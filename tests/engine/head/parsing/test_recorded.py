@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh_llm.engine.head.families import Family
+from mesh_llm.engine.head.families import Family, Thinking
 from mesh_llm.engine.head.parsing.deltas import CallArguments, CallBegin
 from mesh_llm.engine.head.parsing.parsers import PARSERS, parser_of, preserved
+from mesh_llm.engine.head.parsing.thinking import opening_of
 from tests.engine.head.parsing.recordings import THINKING, Recording, answered, recordings
 
 ALL = recordings()
@@ -127,3 +128,15 @@ def test_a_message_that_goes_on_has_no_thoughts_and_keeps_its_white_space():
     for family in set(PARSERS) - {Family.PLAIN}:
         form = replace(Recording(family, {"text": ""}).form, content_is_open=True)
         assert answered(family, form, [" and so on."]).content == " and so on."
+
+
+def test_what_the_prompt_ends_with_belongs_to_the_answer_from_the_mark_of_thoughts_on():
+    assert opening_of("<|assistant|>\n<think>\n", Thinking("<think>", "</think>")) == "<think>\n"
+    assert opening_of("<|assistant|>\n", Thinking("<think>", "</think>")) == ""
+    assert opening_of("<|assistant|>\n<think>", None) == ""
+
+
+def test_thoughts_that_the_prompt_closed_are_none():
+    form = replace(Recording(Family.HERMES, {"text": ""}).form, opening="<think>\n\n</think>\n\n")
+    found = answered(Family.HERMES, form, ["Hello."])
+    assert (found.content, found.reasoning) == ("Hello.", "")

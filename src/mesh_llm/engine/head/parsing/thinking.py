@@ -6,6 +6,7 @@ common/parsers/*.cpp.
 
 from collections.abc import Sequence
 
+from mesh_llm.engine.head.families import Thinking
 from mesh_llm.engine.head.parsing.answer_parser import FormatParser
 from mesh_llm.engine.head.parsing.tape import Reading, Tape
 
@@ -27,6 +28,13 @@ def read_thoughts(parser: FormatParser, ends: Sequence[str] = (), *, is_loose: b
         yield from tape.expect(end)
         yield from _skip(tape, thinking.end, is_loose=is_loose)
     return True
+
+
+def opening_of(prompt_end: str, thinking: Thinking | None) -> str:
+    """What of a prompt belongs to the answer that follows (`common_chat_peg_builder::prefix`)."""
+    begin = thinking.begin.strip() if thinking is not None else ""
+    at = prompt_end.find(begin) if begin else -1
+    return prompt_end[at:] if at >= 0 else ""
 
 
 def _skip(tape: Tape, mark: str, *, is_loose: bool) -> Reading[None]:
