@@ -28,5 +28,5 @@ def capabilities(model: ServedModel) -> tuple[str, ...]:
         return ("rerank",)
     if model.facts.pooling is not None:
         return ("embeddings",)
-    able = {"tools": not model.stages, "embeddings": model.embeddings, "vision": model.vision}
+    able = {"tools": True, "embeddings": model.embeddings, "vision": model.vision}
     return ("chat", "completions", *(name for name, can in able.items() if can))

@@ -187,7 +187,7 @@ async def _(clients: Clients) -> Any:
     return told
 
 
-@cell("json_object", waits_for="constraints")
+@cell("json_object", waits_for="the same white space in JSON")
 async def _(clients: Clients) -> Any:
     asked: Any = [{"role": "user", "content": 'Reply with {"a": 1} and nothing else.'}]
     answer = await ask(
@@ -201,21 +201,21 @@ async def _(clients: Clients) -> Any:
     return answer
 
 
-@cell("json_schema", waits_for="constraints")
+@cell("json_schema", waits_for="the same white space in JSON")
 async def _(clients: Clients) -> Any:
     answer = await ask(clients, response_format=schema_of(COLOUR), max_tokens=40)
     assert json.loads(message(answer)["content"])["colour"] in ("red", "green")
     return answer
 
 
-@cell("json_schema in a stream", waits_for="constraints")
+@cell("json_schema in a stream", waits_for="the same white space in JSON")
 async def _(clients: Clients) -> Any:
     told = await stream(clients, response_format=schema_of(COLOUR), max_tokens=40)
     assert json.loads(told["choices"]["0"]["text"])["colour"] in ("red", "green")
     return told
 
 
-@cell("grammar", waits_for="constraints")
+@cell("grammar")
 async def _(clients: Clients) -> Any:
     answer = await ask(clients, extra_body={"grammar": 'root ::= ("yes" | "no") " sir"'})
     assert message(answer)["content"] in ("yes sir", "no sir")
@@ -229,7 +229,7 @@ async def _(clients: Clients) -> Any:
     return answer
 
 
-@cell("tools auto", waits_for="constraints")
+@cell("tools auto")
 async def _(clients: Clients) -> Any:
     answer = await ask(clients, tools=TOOLS, max_tokens=40, extra_body={"grammar": CALL_GRAMMAR})
     assert call_in(answer) == ("weather", {"city": "Rome"})
@@ -241,7 +241,7 @@ async def _(clients: Clients) -> Any:
     return await ask(clients, tools=TOOLS, tool_choice="auto")
 
 
-@cell("tools required", waits_for="constraints")
+@cell("tools required", waits_for="the same white space in JSON")
 async def _(clients: Clients) -> Any:
     answer = await ask(clients, tools=TOOLS, tool_choice="required", max_tokens=60)
     name, arguments = call_in(answer)
@@ -249,14 +249,14 @@ async def _(clients: Clients) -> Any:
     return answer
 
 
-@cell("tools named", waits_for="constraints")
+@cell("tools named", waits_for="the same white space in JSON")
 async def _(clients: Clients) -> Any:
     answer = await ask(clients, tools=TOOLS, tool_choice=NAMED, max_tokens=60)
     assert call_in(answer)[0] == "time"
     return answer
 
 
-@cell("tools named in a stream", waits_for="constraints")
+@cell("tools named in a stream", waits_for="the same white space in JSON")
 async def _(clients: Clients) -> Any:
     told = await stream(clients, tools=TOOLS, tool_choice=NAMED, max_tokens=60)
     assert told["choices"]["0"]["calls"].startswith("time{")

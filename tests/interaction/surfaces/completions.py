@@ -117,14 +117,14 @@ async def _(clients: Clients) -> Any:
     return answer
 
 
-@cell("json_schema", waits_for="constraints")
+@cell("json_schema")
 async def _(clients: Clients) -> Any:
     answer = await ask(clients, max_tokens=40, extra_body={"json_schema": COLOUR})
     assert json.loads(text(answer))["colour"] in ("red", "green")
     return answer
 
 
-@cell("grammar", waits_for="constraints")
+@cell("grammar")
 async def _(clients: Clients) -> Any:
     answer = await ask(clients, extra_body={"grammar": 'root ::= " Rome" | " Oslo"'})
     assert text(answer) in (" Rome", " Oslo")

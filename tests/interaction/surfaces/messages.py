@@ -85,7 +85,7 @@ async def _(clients: Clients) -> Any:
     return await ask(clients, extra_body={"temperature": 1.0, "top_k": 1, "top_p": 0.9})
 
 
-@cell("json_schema", waits_for="constraints")
+@cell("json_schema", waits_for="the same white space in JSON")
 async def _(clients: Clients) -> Any:
     form = {"temperature": 0, "output_config": {"format": {"type": "json_schema", "schema": COLOUR}}}
     answer = await ask(clients, max_tokens=40, extra_body=form)
@@ -93,7 +93,7 @@ async def _(clients: Clients) -> Any:
     return answer
 
 
-@cell("tools auto", waits_for="templates")
+@cell("tools auto")
 async def _(clients: Clients) -> Any:
     return await ask(clients, tools=CLAUDE_TOOLS)
 
@@ -103,7 +103,7 @@ async def _(clients: Clients) -> Any:
     return await ask(clients, tools=CLAUDE_TOOLS, tool_choice={"type": "none"})
 
 
-@cell("tools any", waits_for="constraints")
+@cell("tools any", waits_for="the same white space in JSON")
 async def _(clients: Clients) -> Any:
     answer = await ask(clients, tools=CLAUDE_TOOLS, tool_choice={"type": "any"}, max_tokens=60)
     (block,) = answer["content"]
@@ -111,7 +111,7 @@ async def _(clients: Clients) -> Any:
     return answer
 
 
-@cell("tool named in a stream", waits_for="constraints")
+@cell("tool named in a stream", waits_for="the same white space in JSON")
 async def _(clients: Clients) -> Any:
     named = {"type": "tool", "name": "time"}
     told = await stream(clients, tools=CLAUDE_TOOLS, tool_choice=named, max_tokens=60)

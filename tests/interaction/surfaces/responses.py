@@ -76,14 +76,14 @@ async def _(clients: Clients) -> Any:
     return answer
 
 
-@cell("json_object", waits_for="constraints")
+@cell("json_object", waits_for="the same white space in JSON")
 async def _(clients: Clients) -> Any:
     answer = await ask(clients, text={"format": {"type": "json_object"}}, max_output_tokens=20)
     assert text(answer).lstrip().startswith("{")
     return answer
 
 
-@cell("json_schema", waits_for="constraints")
+@cell("json_schema", waits_for="the same white space in JSON")
 async def _(clients: Clients) -> Any:
     form = {"type": "json_schema", "name": "colour", "schema": COLOUR, "strict": True}
     answer = await ask(clients, text={"format": form}, max_output_tokens=40)
@@ -91,12 +91,12 @@ async def _(clients: Clients) -> Any:
     return answer
 
 
-@cell("tools auto", waits_for="templates")
+@cell("tools auto", waits_for="a look at why it differs")
 async def _(clients: Clients) -> Any:
     return await ask(clients, tools=FLAT_TOOLS)
 
 
-@cell("tools required", waits_for="constraints")
+@cell("tools required", waits_for="the same white space in JSON")
 async def _(clients: Clients) -> Any:
     answer = await ask(clients, tools=FLAT_TOOLS, tool_choice="required", max_output_tokens=60)
     (call,) = answer["output"]
@@ -105,7 +105,7 @@ async def _(clients: Clients) -> Any:
     return answer
 
 
-@cell("tools named in a stream", waits_for="constraints")
+@cell("tools named in a stream", waits_for="the same white space in JSON")
 async def _(clients: Clients) -> Any:
     named = {"type": "function", "name": "weather"}
     told = await stream(clients, tools=FLAT_TOOLS, tool_choice=named, max_output_tokens=60)
