@@ -66,7 +66,7 @@ async def _(clients: Clients) -> Any:
     return await post(clients, "/apply-template", {"messages": HI, "add_generation_prompt": False})
 
 
-@template("tools", waits_for="a look at whether it differs")
+@template("tools")
 async def _(clients: Clients) -> Any:
     return await post(clients, "/apply-template", {"messages": CALLED, "tools": TOOLS})
 
