@@ -17,6 +17,10 @@ LLGUIDANCE = "%llguidance"
 """A grammar that begins so is llguidance's, any other GBNF: `common_sampler_init` of sampling.cpp."""
 
 
+BLANKS = r"[\x20\x0A\x0D\x09]{1,20}"
+"""Between the parts of JSON: else a small model may go on with blanks for ever."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trigger:
     """What sets a lazy grammar to work, when the answer has said it."""
@@ -54,7 +58,10 @@ def json_wish(schema: object) -> Wish:
     """JSON of a schema, which is an object or a boolean. Raises RequestRefused."""
     if not isinstance(schema, dict | bool):
         _refuse("json_schema", "A JSON schema must be an object")
-    text = msgspec.json.encode(schema or {"type": "object"}).decode()
+    asked: Body | bool = schema if isinstance(schema, bool) else {}
+    if isinstance(schema, dict):
+        asked = {**cast(Body, schema or {"type": "object"}), "x-guidance": {"whitespace_pattern": BLANKS}}
+    text = msgspec.json.encode(asked).decode()
     return Wish(f"{LLGUIDANCE} {{}}\nstart: %json {text}", is_of_content=True)
 
 
