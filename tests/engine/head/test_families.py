@@ -1,7 +1,10 @@
 import pytest
 
-from mesh_llm.engine.head.families import Family, Thinking, family_of, thinking_of
+from mesh_llm.engine.head.families import Family, Thinking, family_of
+from mesh_llm.engine.head.template import ChatTemplate, SpecialTexts
 from tests.engine.head.family_templates import TEMPLATES
+
+SPECIAL = SpecialTexts("<s>", "</s>", adds_beginning=True, adds_end=False)
 
 
 @pytest.mark.parametrize(
@@ -32,8 +35,17 @@ def test_deepseek_writes_calls_in_three_ways():
     assert family_of("{% set dsml_token = 'DSML' %}<function_calls>") is Family.DEEPSEEK_DSML
 
 
-def test_thoughts_stand_between_marks_that_the_template_names():
-    assert thinking_of(TEMPLATES["HERMES"]) == Thinking("<think>", "</think>")
-    assert thinking_of(TEMPLATES["MINISTRAL"]) == Thinking("[THINK]", "[/THINK]")
-    assert thinking_of(TEMPLATES["HARMONY"]) is None
-    assert thinking_of(TEMPLATES["LLAMA3"]) is None
+@pytest.mark.parametrize(
+    ("name", "thinking"),
+    [
+        ("HERMES", Thinking("<think>\n", "\n</think>\n\n")),
+        ("GLM", Thinking("<think>", "</think>\n")),
+        ("MINISTRAL", Thinking("[THINK]", "[/THINK]")),
+        ("DEEPSEEK_R1", Thinking("<think>", "</think>")),
+        ("GEMMA", Thinking("<|channel>thought\n", "<channel|>")),
+        ("HARMONY", None),
+        ("LLAMA3", None),
+    ],
+)
+def test_thoughts_stand_between_marks_with_the_white_space_of_the_template(name, thinking):
+    assert ChatTemplate(TEMPLATES[name], SPECIAL).thinking == thinking

@@ -61,14 +61,6 @@ def family_of(template: str) -> Family:
     return Family.PLAIN
 
 
-def thinking_of(template: str) -> Thinking | None:
-    """None: the template knows of no thinking, or its family has a way of its own (harmony)."""
-    if family_of(template) is Family.HARMONY:
-        return None
-    found = (thinking for thinking in THINKING if thinking.end in template)
-    return next(found, None)
-
-
 MARKS: tuple[tuple[Family, tuple[tuple[str, ...], ...]], ...] = (
     (Family.MISTRAL_ARGS, (("[TOOL_CALLS]", "[ARGS]"),)),
     (Family.HARMONY, (("<|channel|>",),)),
@@ -90,9 +82,3 @@ MARKS: tuple[tuple[Family, tuple[tuple[str, ...], ...]], ...] = (
     ),
 )
 """Each family with alternatives, of which all marks must be there."""
-
-THINKING = (
-    Thinking("<|channel>thought\n", "<channel|>"),
-    Thinking("[THINK]", "[/THINK]"),
-    Thinking("<think>", "</think>"),
-)

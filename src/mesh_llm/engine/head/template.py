@@ -59,13 +59,6 @@ class Prompt:
     """It ends within content: a message that the client began goes on."""
 
 
-@dataclass(frozen=True, slots=True)
-class ContentForms:
-    text: bool
-    parts: bool
-    system_role: bool
-
-
 class ChatTemplate:
     """Render from one thread only: a rendering's rounds are counted in the template."""
 
@@ -90,11 +83,6 @@ class ChatTemplate:
         self.thinking = thinking if has_own else find_thinking(source, self._shown)
         """Its texts may begin and end with white space. None: nothing known, or channels (harmony)."""
         self.thinks = self.thinking is not None or self.family is Family.HARMONY
-
-    @property
-    def forms(self) -> "ContentForms":
-        abilities = self.abilities
-        return ContentForms(abilities.string_content, abilities.typed_content, abilities.system_role)
 
     def for_(self, conversation: Conversation) -> "ChatTemplate":
         """A file may have another template for conversations with tools."""
@@ -122,24 +110,6 @@ class ChatTemplate:
                 with_ if conversation.add_generation_prompt else without, generation, conversation
             )
         return self._going_on(without, generation, conversation)
-
-    def render(
-        self,
-        messages: list[Message],
-        now: datetime,
-        *,
-        add_generation_prompt: bool = True,
-        extra: Mapping[str, Any] | None = None,
-    ) -> str:
-        """The prompt of messages alone."""
-        goes_on = "either" if messages and messages[-1]["role"] == "assistant" else None
-        asked = Conversation(
-            messages,
-            goes_on=goes_on,
-            add_generation_prompt=add_generation_prompt,
-            variables=dict(extra or {}),
-        )
-        return self.prompt(asked, now).text
 
     def _asked(self, text: str, generation: str, conversation: Conversation) -> Prompt:
         if not conversation.add_generation_prompt:
