@@ -65,7 +65,10 @@ async def _serve(settings: HeadSettings, layers: LastLayers, parent: Parent) -> 
         loop.call_soon_threadsafe(parent.tell, ring_state.WORD, ring_state.to_fields(state))
 
     pipeline = Pipeline(layers, settings, tell, tell_ring)
-    template = ChatTemplate(layers.tokenizer.chat_template(), special_texts(layers.tokenizer))
+    tokenizer = layers.tokenizer
+    template = ChatTemplate(
+        tokenizer.chat_template(), special_texts(tokenizer), tokenizer.chat_template("tool_use")
+    )
     clock, chance = Clock(), random.SystemRandom()
     chats = ChatReader(template, layers.tokenizer, lambda: "".join(chance.choices(LETTERS, k=32)))
     answering = Answering(settings, layers, pipeline, clock, chance)

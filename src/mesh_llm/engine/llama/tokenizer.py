@@ -104,9 +104,10 @@ class Tokenizer:
         values: Any = (ctypes.c_int32 * count.value).from_address(address)
         return list(values)
 
-    def chat_template(self) -> str | None:
-        """The file's own, or None."""
-        text: bytes | None = self.library.llama_model_chat_template(self._model.handle, None)
+    def chat_template(self, name: str | None = None) -> str | None:
+        """The file's own, or another of this `name` in it; None where it has none."""
+        asked = None if name is None else name.encode()
+        text: bytes | None = self.library.llama_model_chat_template(self._model.handle, asked)
         return text.decode("utf-8", "replace") if text else None
 
     def _render(self, token: int, *, special: bool) -> bytes:
