@@ -13,6 +13,7 @@ import aiohttp
 import psutil
 import pytest
 
+from tests.engine.head.heads import client, whole_engine
 from tests.interaction.nodes import MODEL, Node, chat_until_ready, ended, get, started
 from tests.interaction.test_mesh import NO_RELAY, OTHER_MODEL, listed, wait_until_listed
 from tests.models.hub_server import HubServer
@@ -59,17 +60,20 @@ def prompt(number: int) -> str:
     return f"{number} mesh networks pool the spare memory of {number + 2} machines. In the morning, the"
 
 
-async def texts_of_whole(store: Path, home: Path, model: str) -> list[str]:
-    async with started(store, home, "--model", model, *SMALL, *NO_RELAY) as node:
-        await wait_until_listed(node, model)
-        return [await completed(await node.url(), prompt(number)) for number in range(PROMPTS)]
+async def texts_of_whole(store: Path, model: str) -> list[str]:
+    """Of a llama-server that only generates, as a head does: one that also embeds computes the last layer for
+    all rows of a prompt, and many rows round otherwise than one."""
+    async with whole_engine(store / f"{model}.gguf", threads=2) as engine, client(engine) as whole:
+        return [
+            await whole.text(prompt(number), temperature=0, max_tokens=TOKENS) for number in range(PROMPTS)
+        ]
 
 
 @pytest.mark.parametrize(("model", "stages"), [(MODEL, 2), (MODEL, 3), (OTHER_MODEL, 3)])
 async def test_the_answers_of_stages_are_those_of_the_whole_model(
     store: Path, tmp_path: Path, model: str, stages: int
 ):
-    expected = await texts_of_whole(store, tmp_path / "whole", model)
+    expected = await texts_of_whole(store, model)
     async with split_over(store, tmp_path, stages, model=model) as nodes:
         await wait_until_listed(nodes[0], model)
         for number, text in enumerate(expected):

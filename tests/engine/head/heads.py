@@ -245,7 +245,7 @@ class Client:
 async def client(endpoint: Endpoint) -> AsyncGenerator[Client]:
     headers = {"Authorization": f"Bearer {endpoint.api_key}"}
     async with (
-        asyncio.timeout(100),
+        asyncio.timeout(900),
         aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(force_close=True)) as session,
     ):
         yield Client(endpoint, session)
