@@ -50,7 +50,7 @@ async def split_over(
 
 
 async def completed(url: str, prompt: str) -> str:
-    body = {"model": "auto", "prompt": prompt, "max_tokens": TOKENS, "temperature": 0}
+    body = {"model": "auto", "prompt": prompt, "max_tokens": TOKENS, "temperature": 0, "cache_prompt": False}
     async with aiohttp.ClientSession() as client, client.post(f"{url}/v1/completions", json=body) as answer:
         assert answer.status == 200, await answer.text()
         return (await answer.json())["choices"][0]["text"]
@@ -65,7 +65,8 @@ async def texts_of_whole(store: Path, model: str) -> list[str]:
     all rows of a prompt, and many rows round otherwise than one."""
     async with whole_engine(store / f"{model}.gguf", threads=2) as engine, client(engine) as whole:
         return [
-            await whole.text(prompt(number), temperature=0, max_tokens=TOKENS) for number in range(PROMPTS)
+            await whole.text(prompt(number), temperature=0, max_tokens=TOKENS, cache_prompt=False)
+            for number in range(PROMPTS)
         ]
 
 

@@ -8,7 +8,8 @@ import zlib
 from collections import deque
 from dataclasses import dataclass, field
 
-from mesh_llm.engine.head.scheduler import (
+from mesh_llm.engine.head.scheduler import Scheduler
+from mesh_llm.engine.head.steps import (
     Cancel,
     Capacity,
     Effect,
@@ -19,11 +20,10 @@ from mesh_llm.engine.head.scheduler import (
     RingLost,
     RingUp,
     Sampled,
-    Scheduler,
     Send,
     Submit,
 )
-from mesh_llm.engine.ring.frames import Operation
+from mesh_llm.engine.ring.frames import Command, Operation
 
 END = 0
 """The token that ends an answer."""
@@ -45,26 +45,49 @@ def answer_alone(prompt: tuple[int, ...], tokens_max: int, context: int) -> list
     return answer
 
 
+@dataclass(eq=False)
+class Cell:
+    """Equal to itself only: several sequences may own it."""
+
+    token: int
+
+
 @dataclass
 class Cache:
-    """Of one stage."""
+    """Of one stage. One that forgets is given no copies and no cuts."""
 
     cells: int
-    sequences: dict[int, list[int]] = field(default_factory=dict)
+    forgets: bool
+    sequences: dict[int, list[Cell]] = field(default_factory=dict)
 
     def take(self, step: Send) -> list[int]:
         """The next token after each row."""
         for command in step.commands:
-            assert (command.operation, command.first, command.end) == (Operation.DROP, 0, -1)
-            self.sequences.pop(command.sequence, None)
+            self._obey(command)
         tokens: list[int] = []
         for row in step.rows:
             held = self.sequences.setdefault(row.sequence, [])
             assert row.position == len(held), f"{row} does not go on after {len(held)}"
-            held.append(row.token)
-            tokens.append(next_token(tuple(held)))
-        assert sum(map(len, self.sequences.values())) <= self.cells, "the cache is full"
+            held.append(Cell(row.token))
+            tokens.append(next_token(tuple(cell.token for cell in held)))
+        assert self.used <= self.cells, "the cache is full"
         return tokens
+
+    @property
+    def used(self) -> int:
+        return len({cell for held in self.sequences.values() for cell in held})
+
+    def _obey(self, command: Command) -> None:
+        held = self.sequences.get(command.sequence, [])
+        if command.operation is Operation.DROP:
+            assert command.end == -1 and command.first < len(held), f"{command} drops nothing"
+            assert not (self.forgets and command.first)
+            del held[command.first :]
+        else:
+            assert command.operation is Operation.COPY and not self.forgets
+            assert command.first == 0 < command.end <= len(held), f"{command} copies what is not there"
+            assert not self.sequences.get(command.target), f"{command} does not begin its target"
+            self.sequences[command.target] = held[: command.end]
 
 
 class FakeRing:
@@ -75,26 +98,39 @@ class FakeRing:
         self.scheduler = Scheduler(capacity)
         self.answers: dict[int, list[int]] = {}
         self.ended: dict[int, str] = {}
+        self.cached: dict[int, int] = {}
         self.failed: dict[int, str] = {}
         self.steps: list[Send] = []
-        self._cache = Cache(capacity.context)
+        self._cache = Cache(capacity.context, capacity.forgets)
         self._flying: deque[tuple[Send, list[int]]] = deque()
         self.up()
 
     def up(self) -> None:
-        self._cache = Cache(self.capacity.context)
+        self._cache = Cache(self.capacity.context, self.capacity.forgets)
         self._handle(RingUp())
 
     def lose(self, reason: str) -> None:
         self._flying.clear()
         self._handle(RingLost(reason))
 
-    def submit(self, request: int, prompt: tuple[int, ...], tokens_max: int) -> None:
+    def submit(
+        self, request: int, prompt: tuple[int, ...], tokens_max: int, *, may_reuse: bool = True
+    ) -> None:
         self.answers[request] = []
-        self._handle(Submit(request, prompt, tokens_max))
+        self._handle(Submit(request, prompt, tokens_max, may_reuse))
 
     def cancel(self, request: int) -> None:
         self._handle(Cancel(request))
+
+    @property
+    def cells_used(self) -> int:
+        """Of a stage, by what it has been sent."""
+        return self._cache.used
+
+    @property
+    def rows(self) -> int:
+        """That have been sent so far."""
+        return sum(len(step.rows) for step in self.steps)
 
     @property
     def flying(self) -> int:
@@ -128,7 +164,8 @@ class FakeRing:
                 assert 0 < len(effect.rows) <= self.capacity.batch
                 self.steps.append(effect)
                 self._flying.append((effect, self._cache.take(effect)))
-            case Finished(request, reason):
+            case Finished(request, reason, cached):
                 self.ended[request] = reason
+                self.cached[request] = cached
             case Failed(request, reason):
                 self.failed[request] = reason

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh_llm.engine.head.scheduler import Cancel, Capacity, Failed, Home, RingUp, Scheduler, Send, Submit
+from mesh_llm.engine.head.scheduler import Scheduler
+from mesh_llm.engine.head.steps import Cancel, Capacity, Failed, Home, RingUp, Send, Submit
 from tests.engine.head.fake_ring import END, FakeRing, answer_alone
 
 ROOMY = Capacity(context=1000, sequences=8, batch=16, stages=1)
@@ -67,7 +68,7 @@ def test_every_answer_is_the_one_it_would_be_alone_whatever_happens_around_it(ca
         else:
             assert ring.answers[request] == alone
             assert ring.ended[request] == ("stop" if alone[-1] == END else "length")
-    assert ring.scheduler.busy == ring.scheduler.cells_used == ring.scheduler.steps_in_flight == 0
+    assert ring.scheduler.busy == ring.scheduler.steps_in_flight == 0
 
 
 @settings(max_examples=150, deadline=None)
@@ -156,20 +157,20 @@ def test_when_cells_run_out_the_youngest_goes_back_and_loses_nothing():
     ring = FakeRing(capacity)
     long = lasting(50, 60)
     for request in range(2):
-        ring.submit(request, long, 50)
+        ring.submit(request, long, 50, may_reuse=False)
     ring.run_to_the_end()
     assert ring.answers[0] == ring.answers[1] == answer_alone(long, 50, 60)
     assert list(ring.ended) == [0, 1], "the older is served first"
     assert any(step.commands for step in ring.steps[:-1]), "somebody was driven out"
 
 
-def test_a_cancelled_sequence_is_dropped_by_the_next_step_and_its_place_used_again():
+def test_a_cancelled_sequence_makes_way_with_the_next_step_and_its_place_is_used_again():
     ring = FakeRing(Capacity(context=100, sequences=1, batch=16, stages=1))
     ring.submit(1, lasting(50), 50)
-    ring.submit(2, prompt(5), 1)
+    ring.submit(2, prompt(5, 77), 1)
     assert len(ring.steps) == 1
     ring.cancel(1)
-    assert [command.sequence for command in ring.steps[1].commands] == [0]
+    assert [(command.operation.name, command.sequence) for command in ring.steps[1].commands] == [("DROP", 0)]
     assert {row.sequence for row in ring.steps[1].rows} == {0}
     ring.come_home()
     assert ring.answers[1] == []
@@ -180,9 +181,9 @@ def test_a_cancelled_sequence_is_dropped_by_the_next_step_and_its_place_used_aga
 def test_what_is_in_flight_for_somebody_driven_out_is_ignored_when_he_is_back_already():
     ring = FakeRing(Capacity(context=61, sequences=2, batch=64, stages=3))
     long = lasting(50, 60)
-    ring.submit(0, long, 50)
+    ring.submit(0, long, 50, may_reuse=False)
     ring.come_home()
-    ring.submit(1, long, 50)
+    ring.submit(1, long, 50, may_reuse=False)
     while not ring.steps[-1].commands:
         ring.come_home()
     ring.cancel(0)

@@ -7,7 +7,7 @@ from time import perf_counter
 from mesh_llm.engine.head.answer_text import AnswerText
 from mesh_llm.engine.head.generation import BrokenOff, Ended, News, Question, Reason, Scored, Timings, Told
 from mesh_llm.engine.head.last_layers import LastLayers
-from mesh_llm.engine.head.scheduler import Finished, Sampled
+from mesh_llm.engine.head.steps import Finished, Sampled
 from mesh_llm.engine.llama.constraint import ConstraintBroken
 
 
@@ -119,6 +119,7 @@ class Answers:
             answer_tokens=answer.tokens,
             prompt_milliseconds=1e3 * (answer.began_at - answer.asked_at),
             answer_milliseconds=1e3 * (now - answer.began_at),
+            cached_tokens=finished.cached,
         )
         reason: Reason = "length" if answer.is_late else finished.reason
         self._news.append(Ended(finished.request, reason, timings, answer.text.stop))

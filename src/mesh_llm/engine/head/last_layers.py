@@ -47,6 +47,8 @@ class LastLayers:
             ),
         )
         self.width = model.width
+        self.forgets = model.window > 0 or model.takes_rows_apart
+        """Whether some layers of the model, of other stages too, do not keep all that they have seen."""
         self.tokenizer = Tokenizer(model)
         self._suppressed = tuple((token, float("-inf")) for token in self.tokenizer.suppressed())
         self._table = EmbeddingTable(library, find_embedding(path)) if settings.stages else None

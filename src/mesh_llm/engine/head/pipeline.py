@@ -24,7 +24,9 @@ from mesh_llm.engine.head.opening import Opened, Opening
 from mesh_llm.engine.head.ring_door import Lost, RingLink
 from mesh_llm.engine.head.ring_state import RingDown, RingState
 from mesh_llm.engine.head.ring_state import RingUp as RingIsUp
-from mesh_llm.engine.head.scheduler import (
+from mesh_llm.engine.head.scheduler import Scheduler
+from mesh_llm.engine.head.settings import HeadSettings
+from mesh_llm.engine.head.steps import (
     NOT_YET_UP,
     Cancel,
     Capacity,
@@ -36,11 +38,9 @@ from mesh_llm.engine.head.scheduler import (
     RingLost,
     RingUp,
     Sampled,
-    Scheduler,
     Send,
     Submit,
 )
-from mesh_llm.engine.head.settings import HeadSettings
 from mesh_llm.engine.llama.context import NoRoom
 from mesh_llm.engine.ring.frames import Broken, Frame, FrameError, Shape, Step
 
@@ -91,7 +91,13 @@ class Pipeline:
         self._on_ring = on_ring
         self._shape = Shape(layers.width, settings.batch, settings.sequences, settings.context_length)
         self._scheduler = Scheduler(
-            Capacity(settings.context_length, settings.sequences, settings.batch, settings.stages)
+            Capacity(
+                settings.context_length,
+                settings.sequences,
+                settings.batch,
+                settings.stages,
+                forgets=layers.forgets,
+            )
         )
         self._answers = Answers(layers)
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -131,7 +137,7 @@ class Pipeline:
         match message:
             case Question():
                 self._answers.begin(message, perf_counter())
-                self._handle(Submit(message.request, message.tokens, message.tokens_max))
+                self._handle(Submit(message.request, message.tokens, message.tokens_max, message.may_reuse))
             case Cancel(request):
                 self._answers.forget(request)
                 self._handle(message)

@@ -1,125 +1,39 @@
 """Which sequences step next: waiting, prefill, decode, finished. Decides; `pipeline.py` acts.
 
-A pure machine: `handle(event) -> effects`. It knows token ids, positions and cells, and nothing of text,
-logits or sockets. Orders hold through all of it: every running request came before every waiting one, and a
-step's commands act before its rows on every stage, so cells that a command frees are free for the rows of
-the same step.
+A pure machine: `handle(event) -> effects`. It knows token ids and positions, and nothing of text, logits or
+sockets; `caches.py` knows what is held where, `steps.py` what goes in and out. Orders hold through all of it:
+every running request came before every waiting one, and a step's commands act before its rows on every stage,
+so cells that a command frees are free for the rows of the same step, and what has been sent may be copied.
 """
 
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
-from mesh_llm.engine.ring.frames import Command, Operation
+from mesh_llm.engine.head.caches import Beginning, Caches, common_length
+from mesh_llm.engine.head.steps import (
+    NOT_YET_UP,
+    Cancel,
+    Capacity,
+    Effect,
+    Event,
+    Failed,
+    Finished,
+    Home,
+    RingLost,
+    RingUp,
+    Row,
+    Sampled,
+    Send,
+    Submit,
+)
 
 GROWTH_CELLS = 16
 """Left free for each running sequence when another is let in: else the newcomer is soon driven out again."""
 
-NOT_YET_UP = "the ring has not been up yet"
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    context: int
-    """Cells of the KV cache that all sequences share, on every stage."""
-    sequences: int
-    batch: int
-    """Rows of a step at most."""
-    stages: int
-    """Remote stages, 0 or more."""
-
-    def __post_init__(self) -> None:
-        if min(self.context, self.batch) < 2 or self.sequences < 1 or self.stages < 0:
-            raise ValueError(f"{self} leaves no room to work: two cells, two rows and one sequence at least")
-
-    @property
-    def places(self) -> int:
-        """Where a step may be computed: the remote stages and the head."""
-        return self.stages + 1
-
-    @property
-    def steps_max(self) -> int:
-        """In flight: one at every place, and one on the way so that nobody waits for a link."""
-        return self.places + 1 if self.stages else 1
-
-    def holds(self, prompt_tokens: int) -> bool:
-        """Whether an answer can begin: llama-server's own bound (`n_tokens() >= slot.n_ctx` is refused)."""
-        return 0 < prompt_tokens < self.context
-
-
-@dataclass(frozen=True, slots=True)
-class Submit:
-    request: int
-    """Drawn by the caller, never twice."""
-    tokens: tuple[int, ...]
-    tokens_max: int
-    """Of the answer, 1 or more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    request: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    token: int
-    ends: bool
-    """Whether the answer stops with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Home:
-    """The oldest step in flight is home and computed to its end."""
-
-    sampled: Mapping[int, Sampled]
-    """Per request of `wanted()`."""
-
-
-@dataclass(frozen=True, slots=True)
-class RingUp:
-    """All stages hold an empty cache."""
-
-
-@dataclass(frozen=True, slots=True)
-class RingLost:
-    reason: str
-
-
-Event = Submit | Cancel | Home | RingUp | RingLost
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    sequence: int
-    position: int
-    token: int
-    sampled: bool
-    """Whether its logits choose the next token."""
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """The next step; it comes home after those before it."""
-
-    commands: tuple[Command, ...]
-    rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    request: int
-    reason: Literal["stop", "length"]
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    request: int
-    reason: str
-
-
-Effect = Send | Finished | Failed
+FOLLOWED_MIN = 64
+"""Tokens that two prompts have in common and nobody has computed yet: for so many the younger waits until the
+older has."""
 
 
 @dataclass(slots=True, eq=False)
@@ -130,16 +44,34 @@ class Sequence:
     tokens: list[int]
     end: int
     """Length of `tokens` at which the answer is full."""
+    may_reuse: bool = True
     place: int = -1
     """Its sequence id in the caches; -1 while it waits."""
     issued: int = 0
     life: int = 0
     """Grows when it is driven out: what was in flight for an older life is ignored."""
+    cached: int = 0
+    """Of the prompt, that its first life did not compute."""
+    follows: "Sequence | None" = None
+    """Who computes what both begin with; until then it has no rows itself."""
+    shared: int = 0
+    """How many tokens those are."""
 
     @property
     def pending(self) -> int:
         """Rows to be issued: 0 a result is awaited, 1 as in decode, more as in prefill."""
         return len(self.tokens) - self.issued
+
+    @property
+    def to_compute(self) -> int:
+        """Rows that are still its own to issue."""
+        return len(self.tokens) - max(self.issued, self.shared if self.follows else 0)
+
+    def begin_at(self, position: int) -> None:
+        """What is before it is cached."""
+        self.issued, self.follows = position, None
+        if self.life == 0:
+            self.cached = position
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +108,8 @@ class Scheduler:
         """By request, in order of arrival."""
         self._ready: dict[int, None] = {}
         """Requests in the order in which they last had a row at home."""
-        self._free_places = list(reversed(range(self._capacity.sequences)))
-        self._commands: list[Command] = []
+        capacity = self._capacity
+        self._caches = Caches(capacity.context, capacity.sequences, forgets=capacity.forgets)
         self._flights: deque[Flight] = deque()
 
     @property
@@ -191,8 +123,9 @@ class Scheduler:
 
     @property
     def cells_used(self) -> int:
-        """After all that has been issued, and the commands that the next step brings."""
-        return sum(sequence.issued for sequence in self._running.values())
+        """After all that has been issued, and the commands that the next step brings. What is kept of those
+        who have ended is among them."""
+        return self._caches.used
 
     def wanted(self) -> tuple[tuple[int, int], ...]:
         """(row, request) of the oldest step in flight: whose next token is to be sampled. A row of somebody
@@ -225,8 +158,10 @@ class Scheduler:
         if not self._capacity.holds(len(submit.tokens)):
             cells = self._capacity.context
             return [Failed(submit.request, f"{len(submit.tokens)} tokens do not fit a context of {cells}")]
+        if len(self._waiting) >= self._capacity.waiting_max:
+            return [Failed(submit.request, f"{len(self._waiting)} requests wait already, the most that may")]
         end = min(len(submit.tokens) + submit.tokens_max, self._capacity.context)
-        self._waiting.append(Sequence(submit.request, list(submit.tokens), end))
+        self._waiting.append(Sequence(submit.request, list(submit.tokens), end, submit.may_reuse))
         return []
 
     def _lose(self, reason: str) -> list[Effect]:
@@ -251,33 +186,39 @@ class Scheduler:
         sequence.tokens.append(sampled.token)
         if sampled.ends or len(sequence.tokens) >= sequence.end:
             self._forget(sequence.request)
-            return [Finished(sequence.request, "stop" if sampled.ends else "length")]
+            return [Finished(sequence.request, "stop" if sampled.ends else "length", sequence.cached)]
         self._ready[sequence.request] = None
         return []
 
     def _forget(self, request: int) -> None:
+        """What it has in the caches stays there until it is needed."""
         sequence = self._running.pop(request, None)
-        if sequence is not None:
-            self._release(sequence)
-        else:
+        if sequence is None:
             self._waiting = deque(waiting for waiting in self._waiting if waiting.request != request)
+            return
+        for other in self._running.values():
+            if other.follows is sequence:
+                self._catch_up(other, sequence)
+        self._caches.keep(sequence.place, sequence.tokens)
+        self._leave(sequence)
 
-    def _release(self, sequence: Sequence) -> None:
-        """Its cells and its place are free from the next step on.
-
-        The place for the reuse of prefixes: what is dropped here could stay until `_admit` needs the cells,
-        and a newcomer that begins alike could take it over.
-        """
-        self._commands.append(Command(Operation.DROP, sequence.place))
-        self._free_places.append(sequence.place)
+    def _leave(self, sequence: Sequence) -> None:
         self._ready.pop(sequence.request, None)
-        sequence.place, sequence.issued = -1, 0
+        sequence.place, sequence.issued, sequence.follows = -1, 0, None
         sequence.life += 1
+
+    def _catch_up(self, sequence: Sequence, leader: Sequence) -> None:
+        """With as much as the other has sent: it will be cached before the next step's commands act."""
+        count = min(sequence.shared, leader.issued)
+        if count:
+            self._caches.copy(leader.place, sequence.place, count)
+        sequence.begin_at(count)
 
     def _send_steps(self) -> list[Effect]:
         sent: list[Effect] = []
         while self._down is None and len(self._flights) < self._capacity.steps_max:
             self._admit()
+            self._end_waits_for_others()
             if not any(sequence.pending for sequence in self._running.values()):
                 break
             draft = Draft()
@@ -295,19 +236,50 @@ class Scheduler:
             if row.sampled
         )
         self._flights.append(Flight(awaited, draft.decodes, draft.prefills))
-        commands, self._commands = tuple(self._commands), []
-        return Send(commands, tuple(row for _, row in draft.rows))
+        return Send(self._caches.take_commands(), tuple(row for _, row in draft.rows))
 
     def _admit(self) -> None:
         """The oldest first, and nobody past it: whoever waits is served in its turn."""
-        while self._waiting and self._free_places:
-            promised = sum(len(sequence.tokens) for sequence in self._running.values())
-            growth = GROWTH_CELLS * len(self._running)
-            if promised + growth + len(self._waiting[0].tokens) + 1 > self._capacity.context:
+        while self._waiting and self._caches.has_place:
+            sequence = self._waiting[0]
+            kept = self._caches.find(sequence.tokens) if sequence.may_reuse else None
+            leader = self._find_leader(sequence, 0 if kept is None else kept.tokens)
+            kept = kept if leader is None else None
+            if not self._fits(sequence, kept):
                 return
-            sequence = self._waiting.popleft()
-            sequence.place = self._free_places.pop()
-            self._running[sequence.request] = sequence
+            self._begin(self._waiting.popleft(), kept, leader)
+
+    def _find_leader(self, sequence: Sequence, kept: int) -> Sequence | None:
+        """Who runs and begins with more of its tokens than what is kept; `shared` says with how many."""
+        sequence.shared, leader = 0, None
+        for other in self._running.values() if sequence.may_reuse and not self._capacity.forgets else ():
+            common = min(common_length(other.tokens, sequence.tokens), len(sequence.tokens) - 1)
+            if common - other.issued < FOLLOWED_MIN:
+                common = min(common, other.issued)
+            if common > max(kept, sequence.shared):
+                sequence.shared, leader = common, other
+        return leader
+
+    def _fits(self, sequence: Sequence, kept: Beginning | None) -> bool:
+        """What is kept of others goes for it where it must."""
+        begun = sequence.shared if kept is None else kept.tokens
+        promised = sum(running.to_compute for running in self._running.values())
+        growth = GROWTH_CELLS * len(self._running)
+        return self._caches.make_free(promised + growth + len(sequence.tokens) - begun + 1, spared=kept)
+
+    def _begin(self, sequence: Sequence, kept: Beginning | None, leader: Sequence | None) -> None:
+        if kept is not None:
+            sequence.place = self._caches.take_over(kept)
+            sequence.begin_at(kept.tokens)
+        else:
+            sequence.place, sequence.follows = self._caches.take_place(), leader
+        self._running[sequence.request] = sequence
+
+    def _end_waits_for_others(self) -> None:
+        for sequence in self._running.values():
+            leader = sequence.follows
+            if leader is not None and leader.issued >= sequence.shared:
+                self._catch_up(sequence, leader)
 
     def _add_decodes(self, draft: Draft) -> None:
         """The ready ones are spread over as many steps as there are places, so that all places work."""
@@ -344,7 +316,11 @@ class Scheduler:
         steps_max = self._capacity.places if decoding else self._capacity.steps_max
         if sum(flight.prefills for flight in self._flights) >= steps_max:
             return
-        prefilling = [sequence for sequence in self._running.values() if sequence.pending > 1]
+        prefilling = [
+            sequence
+            for sequence in self._running.values()
+            if sequence.pending > 1 and sequence.follows is None
+        ]
         if not prefilling or not self._make_room(prefilling[0], draft):
             return
         oldest = prefilling[0]
@@ -358,8 +334,9 @@ class Scheduler:
         return self._capacity.batch - len(draft.rows)
 
     def _fill(self, sequence: Sequence, rows: int, draft: Draft) -> None:
-        free = self._capacity.context - self.cells_used
-        count = min(sequence.pending, rows, free)
+        count = min(sequence.pending, rows)
+        if not self._caches.make_free(count):
+            count = self._caches.free
         if count > 0:
             self._issue(sequence, count, draft)
             draft.prefills = True
@@ -370,11 +347,12 @@ class Scheduler:
             row = Row(sequence.place, position, sequence.tokens[position], position == last)
             draft.rows.append((sequence, row))
         sequence.issued += count
+        self._caches.grow(sequence.place, count)
         self._ready.pop(sequence.request, None)
 
     def _make_room(self, sequence: Sequence, draft: Draft) -> bool:
         """One free cell for it, if need be by driving out the youngest. False: that was itself."""
-        while sequence.place >= 0 and self.cells_used >= self._capacity.context:
+        while sequence.place >= 0 and not self._caches.make_free(1):
             self._drive_out(next(reversed(self._running.values())), draft)
         return sequence.place >= 0
 
@@ -382,5 +360,6 @@ class Scheduler:
         """Back to the head of the queue with all its tokens: they are computed again later."""
         del self._running[sequence.request]
         draft.without(sequence)
-        self._release(sequence)
+        self._caches.drop(sequence.place)
+        self._leave(sequence)
         self._waiting.appendleft(sequence)
