@@ -301,7 +301,7 @@ def counts(event):
 
 async def test_a_stream_without_usage_ends_with_timings(both):
     _, ours = both
-    asked = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
+    asked = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3, "ignore_eos": True}
     events = [event async for event in ours.events("/v1/chat/completions", asked)]
     assert events[-1]["timings"]["predicted_n"] == 3 and events[-1]["choices"][0]["finish_reason"] == "length"
 

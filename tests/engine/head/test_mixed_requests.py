@@ -95,19 +95,19 @@ async def test_mixed_requests_differ_from_themselves_alone_only_where_a_batch_mo
             ]
             alone = [await ours.text(**fields) for fields in asked]
             at_once = await together(*(ours.text(**fields) for fields in asked))
-            for answer, expected, got in zip(answers, alone, at_once, strict=True):
-                if got != expected:
-                    step = await first_difference(ours, answer, got)
-                    assert answer.margin(step) <= 2 * move
+            for answer, *texts in zip(answers, alone, at_once, strict=True):
+                for text in texts:  # alone too: cells that others have left there move logits as well
+                    step = await first_difference(ours, answer, text)
+                    assert step is None or answer.margin(step) <= 2 * move
 
 
-async def first_difference(ours, answer: Alone, got: str) -> int:
-    """The step at which the answer at once left the one alone."""
+async def first_difference(ours, answer: Alone, got: str) -> int | None:
+    """The step at which a text left that of the context alone; None: it did not."""
     for step in range(len(answer.tokens)):
         said = await ours.post("/detokenize", {"tokens": answer.tokens[: step + 1]})
         if not got.startswith(said[1]["content"].rstrip("\ufffd")):
             return step
-    raise AssertionError("it is the same")
+    return None
 
 
 @pytest.mark.parametrize("model", ["smollm2", "gemma3"])
