@@ -30,6 +30,9 @@ TOKENS = 200
 BACK_SECONDS_MAX = 15.0
 """In which a split model answers again that has lost a stage."""
 
+SILENCE_SECONDS_MAX = 10.0
+"""In which the mesh knows that a node is dead."""
+
 SMALL = ("--ctx-size", "2048", "--parallel", "2")
 STAGE = "mesh_llm.engine.stage.child"
 WHOLE = "mesh_llm.engine.whole.child"
@@ -145,7 +148,7 @@ async def test_when_a_node_dies_another_takes_its_layers(store: Path, tmp_path: 
         await wait_until_listed(nodes[0], MODEL)
         (holder,) = [node for node in nodes[1:] if stage_processes(node)]
         holder.process.send_signal(signal.SIGKILL)
-        async with asyncio.timeout(BACK_SECONDS_MAX):
+        async with asyncio.timeout(SILENCE_SECONDS_MAX + BACK_SECONDS_MAX):
             await chat_until_ready(await nodes[0].url(), model=MODEL)
         assert all(stage["name"] != holder.pid for stage in await stages_shown(nodes[0]))
         (taker,) = [node for node in nodes[1:] if node is not holder]
