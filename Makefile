@@ -13,7 +13,7 @@ test: check  ## all checks, then every test with real engines
 	$(BIN)/pytest -q
 
 check-all: check  ## as test, with a thousand seeds for each simulated scenario and twenty prompts and 200 kills for a split
-	MESH_LLM_SEEDS=1000 MESH_LLM_PROMPTS=20 MESH_LLM_KILLS=200 $(BIN)/pytest -q --timeout 7200
+	MESH_LLM_SEEDS=1000 MESH_LLM_PROMPTS=20 MESH_LLM_KILLS=200 MESH_LLM_SURFACES=1 $(BIN)/pytest -q --timeout 7200
 
 check: $(VENV)/.dev  ## format, lint, import directions, types
 	$(BIN)/ruff format --check .

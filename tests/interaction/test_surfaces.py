@@ -3,6 +3,8 @@
 A client must not be able to tell where: every cell gives the same answer, or is refused in the same way.
 """
 
+import os
+
 import pytest
 
 from tests.engine.head.heads import kept
@@ -11,7 +13,13 @@ from tests.interaction.surfaces.cells import Cell
 from tests.interaction.surfaces.outcomes import Answered, Outcome, fits, outcome_of, outcomes_differ
 from tests.interaction.surfaces.placements import PLACEMENTS, Placement, clients_of, three_placements
 
-pytestmark = pytest.mark.real
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(
+        "MESH_LLM_SURFACES" not in os.environ,
+        reason="some greedy texts hang on all but equal choices that filled caches tip: make check-all asks",
+    ),
+]
 
 TABLE = [*chat.CELLS, *completions.CELLS, *responses.CELLS, *messages.CELLS, *native.CELLS]
 
