@@ -75,7 +75,9 @@ async def in_form(ours: Client, chance: random.Random) -> None:
 
 
 async def hung_up_amidst(ours: Client, chance: random.Random) -> None:
-    stream = ours.events("/v1/completions", {"prompt": chance.choice(BEGINNINGS), "max_tokens": 900})
+    stream = ours.events(
+        "/v1/completions", {"prompt": chance.choice(BEGINNINGS), "max_tokens": 900, "ignore_eos": True}
+    )
     for _ in range(chance.randrange(1, 5)):
         await anext(stream)
     await stream.aclose()
