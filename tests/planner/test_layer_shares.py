@@ -36,9 +36,10 @@ def test_equal_nodes_get_equal_shares() -> None:
     assert counts(costs, dealt(costs, (PLENTY,) * 3, (1.0,) * 3)) == [4, 4, 4]
 
 
-def test_the_output_head_counts_as_part_of_the_heads_share() -> None:
-    costs = costs_of((GIB,) * 10, output_bytes=2 * GIB)
-    assert counts(costs, dealt(costs, (PLENTY,) * 3, (1.0,) * 3)) == [4, 4, 2]
+def test_the_output_head_counts_for_decode_and_not_for_prefill() -> None:
+    costs = costs_of((GIB,) * 24, output_bytes=6 * GIB)
+    dealt_out = counts(costs, dealt(costs, (PLENTY,) * 2, (1.0,) * 2))
+    assert dealt_out == [13, 11], "between 12 each, equal in prefill, and 15 and 9, equal in decode"
 
 
 def test_a_slightly_slower_node_still_gets_nearly_half() -> None:
@@ -93,5 +94,7 @@ def are_within(costs: StageCosts, starts: tuple[int, ...], rooms: list[int]) -> 
 
 def squares(costs: StageCosts, starts: tuple[int, ...], speeds: list[float]) -> float:
     reads = [costs.read[end] - costs.read[start] for start, end in pairwise((*starts, len(costs.read) - 1))]
+    prefill = sum((read / speed) ** 2 for read, speed in zip(reads, speeds, strict=True))
     reads[-1] += costs.head_read
-    return sum((read / speed) ** 2 for read, speed in zip(reads, speeds, strict=True))
+    decode = sum((read / speed) ** 2 for read, speed in zip(reads, speeds, strict=True))
+    return 2 * prefill + decode

@@ -104,7 +104,7 @@ def test_whole_is_decided_by_the_real_need() -> None:
 def test_two_nodes_of_a_kind_take_half_each_and_this_one_the_head() -> None:
     planned = stages_of(BIG, view(40, 40))
     assert nodes_of(planned) == [1, 0]
-    assert counts_of(planned) in ([41, 39], [42, 38])  # the output head weighs two layers
+    assert counts_of(planned) in ([40, 40], [41, 39])  # the output head weighs two layers, in decode only
     assert "2 hold it" in planned.because
 
 
@@ -127,7 +127,7 @@ def test_a_quicker_node_is_worth_a_longer_way_and_gets_more_layers() -> None:
 def test_unknown_speeds_count_as_the_usual_one() -> None:
     planned = stages_of(BIG, view(40, 40, 40, speeds=(50e9, 0, 50e9), links={(0, 2): 0.03}))
     assert nodes_of(planned) == [1, 0]
-    assert counts_of(planned) in ([41, 39], [42, 38])
+    assert counts_of(planned) in ([40, 40], [41, 39])
 
 
 def test_stages_are_ordered_for_the_shortest_way_round() -> None:
@@ -191,7 +191,7 @@ def test_a_context_that_was_asked_for_is_kept_or_refused() -> None:
 def test_a_forced_split_divides_what_would_fit_whole() -> None:
     assert len(stages_of(BIG, view(128, 128, 128), SplitWish(stages=0)).stages) == 2
     planned = stages_of(BIG, view(128, 128, 128, 4), SplitWish(stages=3))
-    assert counts_of(planned) == [28, 27, 25] or sorted(counts_of(planned)) == [25, 27, 28]
+    assert sorted(counts_of(planned)) == [26, 27, 27]
 
 
 def test_a_forced_split_goes_as_far_as_there_are_cuts() -> None:

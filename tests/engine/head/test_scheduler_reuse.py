@@ -83,7 +83,7 @@ def test_every_answer_is_the_one_it_would_be_alone_whatever_it_took_over(capacit
             assert ring.ended[request] == ("stop" if alone[-1] == END else "length")
             assert 0 <= ring.cached[request] < len(tokens)
     assert ring.scheduler.busy == ring.scheduler.steps_in_flight == 0
-    ring.submit(-1, (1,), 1, may_reuse=False)  # brings home what had to be dropped at the end
+    ring.submit(-1, (1,), 1)  # brings home what had to be dropped at the end
     ring.run_to_the_end()
     assert ring.cells_used == ring.scheduler.cells_used, "both count the same cells"
 
@@ -122,12 +122,13 @@ def test_the_same_prompt_again_computes_its_last_token_only():
     assert ring.cached[2] == 99
 
 
-def test_whoever_asks_for_no_reuse_computes_everything_and_still_leaves_it_to_others():
+def test_whoever_asks_for_no_reuse_computes_everything_and_leaves_nothing():
     ring = FakeRing(ROOMY)
     asked(ring, 1, prompt(100))
-    assert asked(ring, 2, prompt(100), may_reuse=False) == 100
+    assert asked(ring, 2, prompt(200), may_reuse=False) == 200
     assert ring.cached[2] == 0
-    assert asked(ring, 3, prompt(100)) == 1
+    assert ring.scheduler.cells_used == 100
+    assert asked(ring, 3, prompt(200)) == 100
 
 
 def test_of_a_sequence_that_was_forgotten_in_part_only_its_end_is_taken_over():

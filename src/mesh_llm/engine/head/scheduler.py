@@ -191,7 +191,7 @@ class Scheduler:
         return []
 
     def _forget(self, request: int) -> None:
-        """What it has in the caches stays there until it is needed."""
+        """What it has in the caches stays there until it is needed; nothing stays of one that reuses nothing."""
         sequence = self._running.pop(request, None)
         if sequence is None:
             self._waiting = deque(waiting for waiting in self._waiting if waiting.request != request)
@@ -199,7 +199,10 @@ class Scheduler:
         for other in self._running.values():
             if other.follows is sequence:
                 self._catch_up(other, sequence)
-        self._caches.keep(sequence.place, sequence.tokens)
+        if sequence.may_reuse:
+            self._caches.keep(sequence.place, sequence.tokens)
+        else:
+            self._caches.drop(sequence.place)
         self._leave(sequence)
 
     def _leave(self, sequence: Sequence) -> None:
