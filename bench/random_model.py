@@ -1,4 +1,4 @@
-"""A llama of random Q4_0 weights, as large as one likes: `python -m bench.random_model FILE --size 32b`.
+"""A llama of random weights, as large as one likes: `python -m bench.random_model FILE --size 32b`.
 
 Speed does not depend on what the weights say. The vocabulary is made up: 256 bytes and words of no text.
 """
@@ -11,9 +11,25 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-BLOCK_ELEMENTS, BLOCK_BYTES = 32, 18
-SCALE = np.frombuffer(np.float16(0.003).tobytes(), np.uint8)
-"""Of every block: small enough that no activation overflows."""
+BLOCK_ELEMENTS = 32
+SMALL = np.frombuffer(np.float16(0.003).tobytes(), np.uint8)
+"""The scale of every block, so that no activation overflows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """A way to store 32 weights."""
+
+    kind: gguf.GGMLQuantizationType
+    bytes: int
+    halves: int = 1
+    """Numbers of 16 bits before the weights: a scale, and what is least."""
+
+
+QUANTISATIONS = {
+    "q4_0": Blocks(gguf.GGMLQuantizationType.Q4_0, 18),  # llama.cpp stores it anew for the CPU when it loads
+    "q4_1": Blocks(gguf.GGMLQuantizationType.Q4_1, 20, 2),  # and this as it is
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,35 +53,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--size", choices=SIZES, default="32b")
+    parser.add_argument("--quantisation", choices=QUANTISATIONS, default="q4_0")
     parser.add_argument("--layers", type=int, help="instead of those of the size")
     arguments = parser.parse_args()
     shape = SIZES[arguments.size]
-    write(arguments.file, replace(shape, layers=arguments.layers or shape.layers))
+    shape = replace(shape, layers=arguments.layers or shape.layers)
+    write(arguments.file, shape, QUANTISATIONS[arguments.quantisation])
 
 
-def write(path: Path, shape: Shape) -> None:
+def write(path: Path, shape: Shape, blocks: Blocks) -> None:
     chance = np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "llama")
-    _describe(writer, shape)
+    _describe(writer, shape, blocks)
     ones = np.ones(shape.width, np.float32)
-    matrices = {name: _random(chance, *sides) for name, sides in _matrices(shape).items()}
+    matrices = {name: _random(chance, blocks, *sides) for name, sides in _matrices(shape).items()}
     for name in ("token_embd", "output"):
-        _add(writer, f"{name}.weight", _random(chance, shape.vocabulary, shape.width))
+        _add(writer, blocks, f"{name}.weight", _random(chance, blocks, shape.vocabulary, shape.width))
     writer.add_tensor("output_norm.weight", ones)
     for layer in range(shape.layers):  # all alike: what differs costs time to draw and tells nothing more
         for norm in ("attn_norm", "ffn_norm"):
             writer.add_tensor(f"blk.{layer}.{norm}.weight", ones)
         for name, matrix in matrices.items():
-            _add(writer, f"blk.{layer}.{name}.weight", matrix)
+            _add(writer, blocks, f"blk.{layer}.{name}.weight", matrix)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
 
 
-def _describe(writer: gguf.GGUFWriter, shape: Shape) -> None:
+def _describe(writer: gguf.GGUFWriter, shape: Shape, blocks: Blocks) -> None:
     writer.add_name("random")
-    writer.add_file_type(2)
+    writer.add_file_type(2 if blocks.halves == 1 else 3)
     writer.add_block_count(shape.layers)
     writer.add_context_length(32_768)
     writer.add_embedding_length(shape.width)
@@ -111,14 +129,14 @@ def _matrices(shape: Shape) -> dict[str, tuple[int, int]]:
     }
 
 
-def _random(chance: np.random.Generator, rows: int, columns: int) -> npt.NDArray[np.uint8]:
-    blocks = chance.integers(0, 256, (rows * columns // BLOCK_ELEMENTS, BLOCK_BYTES), np.uint8)
-    blocks[:, : len(SCALE)] = SCALE
-    return blocks.reshape(rows, -1)
+def _random(chance: np.random.Generator, blocks: Blocks, rows: int, columns: int) -> npt.NDArray[np.uint8]:
+    drawn = chance.integers(0, 256, (rows * columns // BLOCK_ELEMENTS, blocks.bytes), np.uint8)
+    drawn[:, : len(SMALL) * blocks.halves] = np.tile(SMALL, blocks.halves)
+    return drawn.reshape(rows, -1)
 
 
-def _add(writer: gguf.GGUFWriter, name: str, matrix: npt.NDArray[np.uint8]) -> None:
-    writer.add_tensor(name, matrix, raw_dtype=gguf.GGMLQuantizationType.Q4_0)
+def _add(writer: gguf.GGUFWriter, blocks: Blocks, name: str, matrix: npt.NDArray[np.uint8]) -> None:
+    writer.add_tensor(name, matrix, raw_dtype=blocks.kind)
 
 
 if __name__ == "__main__":

@@ -42,12 +42,16 @@ async def main() -> int:
         async with kept as file:
             settings = stage_settings(model, file, layers, LOAD, place, 1)
 
-            async def start() -> None:
+            async def start() -> float:
+                began = time.perf_counter()
                 async with StageWorker.start(settings, os.environ, lambda _: None) as worker:
                     await worker.wait_until_ready()
+                    return time.perf_counter() - began
 
-            async def read() -> None:
+            async def read() -> float:
+                began = time.perf_counter()
                 await asyncio.to_thread(_read, file)
+                return time.perf_counter() - began
 
             reading, starting = await in_turns(file, [read, start], arguments.rounds)
             gigabytes = file.stat().st_size / 1e9
@@ -55,15 +59,13 @@ async def main() -> int:
     return 0
 
 
-async def in_turns(file: Path, works: list[Callable[[], Awaitable[None]]], rounds: int) -> list[float]:
+async def in_turns(file: Path, works: list[Callable[[], Awaitable[float]]], rounds: int) -> list[float]:
     """Median seconds of each, from a cold start."""
     seen: list[list[float]] = [[] for _ in works]
     for _ in range(rounds):
         for work, times in zip(works, seen, strict=True):
             _put_out_of_the_cache(file)
-            began = time.perf_counter()
-            await work()
-            times.append(time.perf_counter() - began)
+            times.append(await work())
     return [statistics.median(times) for times in seen]
 
 
