@@ -121,8 +121,10 @@ class BorrowedStage:
             case Unlinked(session=session, reason=reason):
                 self._linked = None
                 self._unlinked = {session: reason}
-            case Declined(reason=reason) | Lost(reason=reason):
+            case Declined(reason=reason):
                 self._lose(reason)
+            case Lost(reason=reason):
+                self._lose(f"the stage there ended: {reason}")
             case _:
                 raise PeerError("an answer to what was not asked")
         self._bell.ring()
