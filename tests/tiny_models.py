@@ -4,7 +4,7 @@ Enough layers for two runs of each layer pattern. The same architecture and seed
 architecture needs was read in llama.cpp's src/models (load_arch_hparams and load_arch_tensors of each).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ CONTEXT = 512
 WINDOW = 8
 """Short, so that a test soon sees whether it is kept."""
 
+NEVER = -1e9
+"""A bias with which an expert is not chosen."""
+
 VOCABULARY = 0
 """In place of a size: the size of the vocabulary."""
 
@@ -38,7 +41,7 @@ QUANTISED = tuple(
     f"{name}.weight"
     for name in (
         "token_embd",
-        *(f"ffn_{part}{kind}" for part in ("gate", "up", "down") for kind in ("", "_exps")),
+        *(f"ffn_{part}{kind}" for part in ("gate", "up", "down", "gate_up") for kind in ("", "_exps")),
     )
 )
 
@@ -59,6 +62,7 @@ class TinyModel:
     extra: Tensors = field(default_factory=dict[str, Sizes])
     is_tied: bool = False
     tokenizer: str = "gpt2"
+    experts_type: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.Q8_0
 
 
 def attention(width: int = WIDTH, *, biased: bool = False, normed: bool = False) -> Tensors:
@@ -245,9 +249,11 @@ def write_tiny_model(
     tensors_per_file: int = 0,
     layers: int = 0,
     tiny: TinyModel | None = None,
+    never: Mapping[str, Collection[int]] | None = None,
 ) -> list[Path]:
     """The files of the model: `path`, or with `tensors_per_file` parts named after it. `layers`: other than
-    usual, where the architecture's pattern allows it. `tiny`: how to make it, if not as TINY_MODELS says."""
+    usual, where the architecture's pattern allows it. `tiny`: how to make it, if not as TINY_MODELS says.
+    `never`: for tensors that are a bias of a choice, by name, which are never chosen."""
     tiny = tiny or TINY_MODELS[architecture]
     writer = gguf.GGUFWriter(path, architecture, split_max_tensors=tensors_per_file)
     count = layers or tiny.layers
@@ -255,7 +261,9 @@ def write_tiny_model(
     vocabulary = _add_tokenizer(writer, tiny.tokenizer)
     chance = np.random.default_rng(seed)
     for name, sizes in _tensors(tiny, count, vocabulary).items():
-        _add_tensor(writer, name, _weights(name, sizes, chance))
+        weights = _weights(name, sizes, chance)
+        weights[list((never or {}).get(name, ()))] = NEVER
+        _add_tensor(writer, name, weights, tiny.experts_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -319,11 +327,16 @@ def _weights(name: str, sizes: Sizes, chance: np.random.Generator) -> npt.NDArra
     return drawn * np.float32(scale)
 
 
-def _add_tensor(writer: gguf.GGUFWriter, name: str, weights: npt.NDArray[np.float32]) -> None:
+def _add_tensor(
+    writer: gguf.GGUFWriter,
+    name: str,
+    weights: npt.NDArray[np.float32],
+    experts_type: gguf.GGMLQuantizationType,
+) -> None:
     """Embeddings and feed-forward matrices are quantised, as in the models people run."""
     if weights.ndim > 1 and name.endswith(QUANTISED):
-        packed = gguf.quants.quantize(weights, gguf.GGMLQuantizationType.Q8_0)
-        writer.add_tensor(name, packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+        kind = experts_type if "_exps" in name else gguf.GGMLQuantizationType.Q8_0
+        writer.add_tensor(name, gguf.quants.quantize(weights, kind), raw_dtype=kind)
     else:
         writer.add_tensor(name, weights)
 
