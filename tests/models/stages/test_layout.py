@@ -14,7 +14,8 @@ from mesh_llm.core.stages import LayerRange
 from mesh_llm.models.gguf.contents import Header, Skipped
 from mesh_llm.models.gguf.header import read_file_header
 from mesh_llm.models.gguf.stageable import STAGEABLE, cuttable, embedding_scale, entrance_name
-from mesh_llm.models.stages.layout import StageLayout, stage_layout
+from mesh_llm.models.stages.composition import FileLayout
+from mesh_llm.models.stages.layout import stage_layout
 from mesh_llm.models.stages.stage_keys import stage_keys
 from tests.engine.stage.chains import chain, whole
 from tests.engine.stage.test_exactness import greedy_differences, largest
@@ -28,7 +29,7 @@ def headers(files: Sequence[Path]) -> list[Header]:
     return [read_file_header(file) for file in files]
 
 
-def written(layout: StageLayout, files: Sequence[Path], target: Path) -> Path:
+def written(layout: FileLayout, files: Sequence[Path], target: Path) -> Path:
     content = bytearray(layout.bytes)
     for literal in layout.literals:
         content[literal.target : literal.target + len(literal.data)] = literal.data

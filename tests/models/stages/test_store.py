@@ -16,7 +16,7 @@ from mesh_llm.models.gguf.contents import Header
 from mesh_llm.models.gguf.header import read_file_header
 from mesh_llm.models.places import ModelPlaces
 from mesh_llm.models.shelf import store_models
-from mesh_llm.models.stages import writing
+from mesh_llm.models.stages import readings
 from mesh_llm.models.stages.ranges import FileRanges
 from mesh_llm.models.stages.store import StageStore
 from tests.models.conftest import places_at
@@ -151,7 +151,7 @@ async def test_another_process_keeps_its_stage_until_it_is_gone(own_places: Mode
 async def test_beginnings_are_pruned_when_nobody_goes_on_with_them(
     own_places: ModelPlaces, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "PIECE_BYTES", 4096)
+    monkeypatch.setattr(readings, "PIECE_BYTES", 4096)
     store = StageStore(own_places)
     broken = Counting(FileRanges([model]), breaks_at=20)
     with pytest.raises(DownloadFailed):

@@ -18,11 +18,13 @@ from mesh_llm.models.gguf.header import read_file_header
 from mesh_llm.models.hub import Hub
 from mesh_llm.models.places import ModelPlaces
 from mesh_llm.models.references import HubFile
-from mesh_llm.models.stages import writing
+from mesh_llm.models.stages import readings, writing
+from mesh_llm.models.stages.composition import FileLayout
 from mesh_llm.models.stages.hub_ranges import HubRanges
-from mesh_llm.models.stages.layout import StageLayout, stage_layout
+from mesh_llm.models.stages.layout import stage_layout
 from mesh_llm.models.stages.ranges import FileRanges, RangeSource, read_remote_headers
-from mesh_llm.models.stages.writing import MARK_BYTES, PIECE_BYTES, write_stage
+from mesh_llm.models.stages.readings import PIECE_BYTES
+from mesh_llm.models.stages.writing import MARK_BYTES, write_stage
 from mesh_llm.models.web import Web
 from tests.models.conftest import Journey
 from tests.models.hub_server import HubServer
@@ -51,7 +53,7 @@ def headers(files: Sequence[Path]) -> list[Header]:
     return [read_file_header(file) for file in files]
 
 
-def expected(layout: StageLayout, files: Sequence[Path]) -> bytes:
+def expected(layout: FileLayout, files: Sequence[Path]) -> bytes:
     content = bytearray(layout.bytes)
     for literal in layout.literals:
         content[literal.target : literal.target + len(literal.data)] = literal.data
@@ -66,7 +68,7 @@ def stages(folder: Path) -> list[str]:
 
 
 async def write(
-    layout: StageLayout, source: RangeSource, target: Path, **named: Callable[..., object]
+    layout: FileLayout, source: RangeSource, target: Path, **named: Callable[..., object]
 ) -> None:
     async with asyncio.timeout(60):
         await write_stage(layout, source, target, IDENTITY, **named)  # type: ignore[arg-type]
@@ -92,7 +94,7 @@ async def test_progress_never_goes_back_and_ends_with_all(tmp_path: Path) -> Non
 
 
 async def test_what_has_come_is_not_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "PIECE_BYTES", 4096)
+    monkeypatch.setattr(readings, "PIECE_BYTES", 4096)
     files = write_tiny_model(tmp_path / "m.gguf", "qwen3")
     layout = stage_layout(headers(files), LayerRange(1, 6), is_head=True)
     target = tmp_path / "stage.gguf"
@@ -109,7 +111,7 @@ async def test_what_has_come_is_not_asked_for_again(tmp_path: Path, monkeypatch:
 async def test_a_beginning_of_another_model_is_not_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "PIECE_BYTES", 4096)
+    monkeypatch.setattr(readings, "PIECE_BYTES", 4096)
     files = write_tiny_model(tmp_path / "m.gguf", "qwen3")
     others = write_tiny_model(tmp_path / "other.gguf", "qwen3", seed=1)
     layout = stage_layout(headers(files), LayerRange(1, 6), is_head=True)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from mesh_llm.core.progress import Progress
-from mesh_llm.models.stages.layout import Copy, Literal, StageLayout
+from mesh_llm.models.stages.composition import Copy, FileLayout, Literal
 from mesh_llm.models.stages.writing import write_stage
 
 
@@ -34,8 +34,8 @@ def piece(offset: int, length: int) -> bytes:
     return offset.to_bytes(8, "little").ljust(length, b"x")
 
 
-def layout(size: int) -> StageLayout:
-    return StageLayout((Literal(0, b"GGUF"),), (Copy(4, 0, 0, size - 4),), size, size)
+def layout(size: int) -> FileLayout:
+    return FileLayout((Literal(0, b"GGUF"),), (Copy(4, 0, 0, size - 4),), size, size)
 
 
 def main() -> None:

@@ -13,8 +13,7 @@ from mesh_llm.models.gguf.contents import Header, Scalar
 from mesh_llm.models.gguf.keys import Keys
 from mesh_llm.models.gguf.layers import layers_of
 from mesh_llm.models.gguf.stageable import stageable
-
-NewValue = Scalar | tuple[Scalar, ...]
+from mesh_llm.models.stages.composition import NewValue
 
 PER_LAYER = (
     "attention.head_count",

@@ -24,7 +24,8 @@ from mesh_llm.models.locks import alone, alone_at_once
 from mesh_llm.models.part_file import SUFFIX as PART
 from mesh_llm.models.patience import Sleep
 from mesh_llm.models.places import ModelPlaces
-from mesh_llm.models.stages.layout import StageLayout, stage_layout
+from mesh_llm.models.stages.composition import FileLayout
+from mesh_llm.models.stages.layout import stage_layout
 from mesh_llm.models.stages.ranges import RangeSource
 from mesh_llm.models.stages.writing import note_path, write_stage
 from mesh_llm.models.threads import run_to_end
@@ -166,7 +167,7 @@ def _is_locked(file: BinaryIO, how: int) -> bool:
     return True
 
 
-def _is_here(target: Path, layout: StageLayout) -> bool:
+def _is_here(target: Path, layout: FileLayout) -> bool:
     """Whole, and as this version would write it."""
     try:
         with target.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Writes a stage file from its layout and a source of ranges: a few MiB at a time, resumed after a kill.
+"""Writes a composed file from its layout and a source of ranges: a few MiB at a time, resumed after a kill.
 
 Theory of operation. The `.part` has its full length from the start; copies are fetched in order of their
 places, some ahead of the one that is written, so that everything below one mark is there. The mark is noted
@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,24 +21,22 @@ from mesh_llm.core.quantities import MIB
 from mesh_llm.models.disk import FreeBytes, cannot_write, check_space, free_bytes, make_folder, settle
 from mesh_llm.models.part_file import part_path
 from mesh_llm.models.records import RECORD_BYTES_MAX, replace_text
-from mesh_llm.models.stages.layout import Copy, StageLayout
+from mesh_llm.models.stages.composition import FileLayout
 from mesh_llm.models.stages.ranges import RangeSource, read_exactly
+from mesh_llm.models.stages.readings import Reading, readings
 from mesh_llm.models.threads import run_to_end
 from mesh_llm.runtime.tasks import first_fault
 
-PIECE_BYTES = 8 * MIB
-"""Asked for at once."""
-
 PIECES_AHEAD = 4
 """Asked for before the oldest has come: hides the round trips, and keeps 32 MiB in memory, twice while they
-are put together."""
+are put together (`readings.PIECE_BYTES` each)."""
 
 MARK_BYTES = 64 * MIB
 """Written between two notes of how far it is: what a kill costs at most, besides what is on its way."""
 
 
 async def write_stage(
-    layout: StageLayout,
+    layout: FileLayout,
     source: RangeSource,
     target: Path,
     identity: str,
@@ -67,7 +64,7 @@ def note_path(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _begin(layout: StageLayout, part: Path, note: Path, identity: str, free: FreeBytes) -> int:
+def _begin(layout: FileLayout, part: Path, note: Path, identity: str, free: FreeBytes) -> int:
     """The `.part` in its full length; gives what is there of it already. Raises OSError, DiskFull."""
     make_folder(part.parent)
     mark = _noted(note, _digest(layout, identity)) if part.is_file() else 0
@@ -86,7 +83,7 @@ def _begin(layout: StageLayout, part: Path, note: Path, identity: str, free: Fre
 class _Filling:
     """One go at a `.part`."""
 
-    layout: StageLayout
+    layout: FileLayout
     file: BinaryIO
     note: Path
     digest: str
@@ -103,9 +100,9 @@ class _Filling:
             with first_fault():
                 async with asyncio.TaskGroup() as tasks:
                     start = partial(_started, tasks, source)
-                    waiting: deque[tuple[Copy, asyncio.Task[bytes]]] = deque()
-                    for piece in _pieces(self.layout, mark):
-                        waiting.append((piece, start(piece)))
+                    waiting: deque[tuple[Reading, asyncio.Task[bytes]]] = deque()
+                    for reading in readings(self.layout, mark):
+                        waiting.append((reading, start(reading)))
                         if len(waiting) == PIECES_AHEAD:
                             done = await self._land(*waiting.popleft())
                     while waiting:
@@ -114,10 +111,10 @@ class _Filling:
             # Also when it broke off: bytes that came are bytes not to fetch again.
             await run_to_end(self._keep_mark, done)
 
-    async def _land(self, piece: Copy, coming: asyncio.Task[bytes]) -> int:
-        """Writes a piece; all bytes below what it gives are there."""
-        await run_to_end(_write_at, self.file, piece.target, await coming)
-        done = piece.target + piece.length
+    async def _land(self, reading: Reading, coming: asyncio.Task[bytes]) -> int:
+        """Writes what came; all bytes below what it gives are there."""
+        await run_to_end(_scatter, self.file, reading, await coming)
+        done = reading.end
         if done - self._marked >= MARK_BYTES:
             await run_to_end(self._keep_mark, done)
         self.report(Progress("download", self.subject, done, self.layout.bytes))
@@ -131,21 +128,19 @@ class _Filling:
         self._marked = done
 
 
-def _started(tasks: asyncio.TaskGroup, source: RangeSource, piece: Copy) -> asyncio.Task[bytes]:
-    reading = read_exactly(source, piece.part, piece.offset, piece.length)
-    return tasks.create_task(reading, name=f"bytes {piece.offset} of part {piece.part}")
+def _started(tasks: asyncio.TaskGroup, source: RangeSource, reading: Reading) -> asyncio.Task[bytes]:
+    coming = read_exactly(source, reading.part, reading.offset, reading.length)
+    return tasks.create_task(coming, name=f"bytes {reading.offset} of part {reading.part}")
 
 
-def _pieces(layout: StageLayout, mark: int) -> Iterator[Copy]:
-    """What is missing above `mark`, in order, PIECE_BYTES at most."""
-    for copy in layout.copies:
-        end = copy.target + copy.length
-        for target in range(max(copy.target, mark), end, PIECE_BYTES):
-            offset = copy.offset + target - copy.target
-            yield Copy(target, copy.part, offset, min(PIECE_BYTES, end - target))
+def _scatter(file: BinaryIO, reading: Reading, data: bytes) -> None:
+    view = memoryview(data)
+    for copy in reading.copies:
+        start = copy.offset - reading.offset
+        _write_at(file, copy.target, view[start : start + copy.length])
 
 
-def _write_at(file: BinaryIO, offset: int, data: bytes) -> None:
+def _write_at(file: BinaryIO, offset: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         written = os.pwrite(file.fileno(), view, offset)
@@ -153,7 +148,7 @@ def _write_at(file: BinaryIO, offset: int, data: bytes) -> None:
         view = view[written:]
 
 
-def _digest(layout: StageLayout, identity: str) -> str:
+def _digest(layout: FileLayout, identity: str) -> str:
     digest = hashlib.sha256(f"{identity} {layout.bytes} {layout.copies}".encode())
     for literal in layout.literals:
         digest.update(f"{literal.target} {len(literal.data)}".encode() + literal.data)
