@@ -1,0 +1,133 @@
+"""Whether a model is a mixture of experts that can be cut, and what its cuts weigh.
+
+Pure: headers in, numbers out. Counterparts: `rules.py` has the names, `layout.py` makes the cut. How good a cut is, is not known here.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from mesh_llm.core.errors import ModelDamaged, RequestRefused
+from mesh_llm.core.experts import ExpertShape
+from mesh_llm.models.experts.rules import OF_EACH_EXPERT, swells, why_not_cut
+from mesh_llm.models.gguf.contents import Header
+from mesh_llm.models.gguf.keys import Keys
+from mesh_llm.models.gguf.model_facts import check_parts
+from mesh_llm.models.gguf.stageable import layer_of
+from mesh_llm.models.gguf.tensors import TensorInfo
+
+
+class ExpertBytes(NamedTuple):
+    """A cut of n experts has `trunk + n * each` bytes of weights."""
+
+    trunk: int
+    """Of the tensors that every cut has whole."""
+    each: int
+    """Of one expert in all layers together, its rows of the router with it."""
+
+
+def detect(parts: Sequence[Header]) -> ExpertShape | None:
+    """The mixture that this model is; None where it is none.
+
+    Raises RequestRefused where it is one that cannot be cut, with the reason; ModelDamaged.
+    """
+    check_parts(parts)
+    keys = Keys(parts[0].name, parts[0].metadata)
+    experts = keys.number("expert_count")
+    if experts < 2:
+        return None
+    _check_tensors(parts, keys)
+    layers = sorted({layer for layer, tensor in expert_tensors(parts) if _is_weight(tensor)})
+    if not layers:
+        return None
+    groups, groups_used = _groups(keys, experts)
+    used = keys.number("expert_used_count")
+    if not 0 < used <= experts:
+        raise keys.damaged(f"it uses {used} of {experts} experts")
+    return ExpertShape(experts, used, tuple(layers), groups, groups_used)
+
+
+def expert_bytes(parts: Sequence[Header]) -> ExpertBytes:
+    """Of a model that `detect` knows a shape of. Raises what `detect` raises."""
+    shape = detect(parts)
+    all_bytes = sum(part.weights_bytes for part in parts)
+    if shape is None:
+        return ExpertBytes(all_bytes, 0)
+    of_experts = sum(tensor.bytes for _, tensor in expert_tensors(parts))
+    return ExpertBytes(all_bytes - of_experts, of_experts // shape.experts)
+
+
+def notes(parts: Sequence[Header]) -> tuple[str, ...]:
+    """What people should know of any cut of this model; mostly nothing."""
+    keys = Keys(parts[0].name, parts[0].metadata)
+    if not swells(keys):
+        return ()
+    return (
+        f"the router of `{keys.architecture}` shares weights out among all experts: those that a cut keeps "
+        "weigh more than in the full model, so keep most of them, and trust its measured quality only",
+    )
+
+
+def expert_tensors(parts: Sequence[Header]) -> Iterator[tuple[int, TensorInfo]]:
+    """Those of which a cut has some rows, each with its layer."""
+    for part in parts:
+        for tensor in part.tensors:
+            layer = expert_layer(tensor.name)
+            if layer is not None:
+                yield layer, tensor
+
+
+def expert_layer(tensor: str) -> int | None:
+    """The layer whose experts have rows in this tensor; None where they have none."""
+    layer = layer_of(tensor)
+    return layer if layer is not None and OF_EACH_EXPERT.fullmatch(_rest(tensor)) else None
+
+
+def _rest(tensor: str) -> str:
+    return tensor.split(".", 2)[2]
+
+
+def _is_weight(tensor: TensorInfo) -> bool:
+    return tensor.name.endswith("_exps.weight")
+
+
+def _groups(keys: Keys, experts: int) -> tuple[int, int]:
+    """As llama.cpp checks them in `load_hparams`."""
+    groups, used = keys.number("expert_group_count"), keys.number("expert_group_used_count")
+    if groups <= 1:
+        return 1, 1
+    if experts % groups or not 0 < used < groups:
+        raise keys.damaged(f"it uses {used} of {groups} groups of its {experts} experts")
+    return groups, used
+
+
+def _check_tensors(parts: Sequence[Header], keys: Keys) -> None:
+    """Raises RequestRefused where experts are counted in a way that is not cut, ModelDamaged."""
+    for tensor in (tensor for part in parts for tensor in part.tensors):
+        if layer_of(tensor.name) is None:
+            continue
+        why = why_not_cut(tensor.name, _rest(tensor.name))
+        if why is not None:
+            raise _refused(keys, why)
+    for _, tensor in expert_tensors(parts):
+        _check_rows(tensor, keys)
+
+
+def _check_rows(tensor: TensorInfo, keys: Keys) -> None:
+    experts = keys.number("expert_count")
+    rows = tensor.dimensions[-1] if tensor.dimensions else 0
+    if rows != experts:
+        raise ModelDamaged(
+            f"{keys.name}: `{tensor.name}` has rows of {rows} experts, the model has {experts}. Fetch the "
+            "model again."
+        )
+    if tensor.bytes % experts:
+        raise _refused(keys, f"experts share blocks of `{tensor.name}`")
+
+
+def _refused(keys: Keys, why: str) -> RequestRefused:
+    return RequestRefused(
+        f"{keys.name} (architecture `{keys.architecture}`) cannot be cut by experts: {why}. Run it on a node "
+        "that can hold all of it, or split it by layers.",
+        code="cannot_be_cut",
+        parameter="model",
+    )
