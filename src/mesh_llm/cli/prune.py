@@ -1,4 +1,4 @@
-"""`mesh-llm models prune`: stages and unfinished downloads, which can be made or fetched again.
+"""`mesh-llm models prune`: stages, cuts and unfinished downloads, which can be made or fetched again.
 
 It lists them; `--yes` deletes those that nobody uses. Models are never among them.
 """
@@ -12,14 +12,14 @@ from mesh_llm.cli import tables
 from mesh_llm.cli.arguments import home_of
 from mesh_llm.core.quantities import human_bytes
 from mesh_llm.models.places import ModelPlaces
-from mesh_llm.models.stages.store import Leftover, StageStore
+from mesh_llm.models.stages.made_files import Leftover, MadeFiles
 
-KINDS = {"stage": "stage of a model", "part": "not finished"}
+KINDS = {"stage": "stage of a model", "cut": "some experts of a model", "part": "not finished"}
 
 
 async def run(arguments: Namespace) -> int:
     places = ModelPlaces.from_environment(os.environ, home_of(arguments))
-    store = StageStore(places)
+    store = MadeFiles(places)
     found = store.leftovers()
     gone = store.prune(found) if arguments.yes else []
     if arguments.json:
@@ -27,7 +27,7 @@ async def run(arguments: Namespace) -> int:
     elif found:
         _show(found, gone, places)
     else:
-        print(f"Nothing to prune in {places.store}: no stages of split models, no unfinished downloads.")
+        print(f"Nothing to prune in {places.store}: no stages or cuts of models, no unfinished downloads.")
     return 0
 
 

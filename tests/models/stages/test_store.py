@@ -78,7 +78,7 @@ async def test_a_stage_is_made_once(own_places: ModelPlaces, model: Path) -> Non
             IDENTITY, MIDDLE, is_head=False, parts=parts(model), source=source, report=reports.append
         ) as file:
             assert read_file_header(file).metadata["llama.block_count"] == 2
-            assert file == store.folder / IDENTITY / "2-4.gguf"
+            assert file == store.folder_of("stage", IDENTITY) / "2-4.gguf"
             first = list(source.asked)
     assert source.asked == first
     assert reports[-1].done == reports[-1].total == file.stat().st_size
@@ -123,7 +123,7 @@ async def test_what_is_in_use_is_listed_and_never_pruned(own_places: ModelPlaces
     found = store.leftovers()
     assert [each.in_use for each in found] == [False] and found[0].bytes == file.stat().st_size
     assert [each.path for each in store.prune(found)] == [file]
-    assert store.leftovers() == [] and not (store.folder / IDENTITY).exists()
+    assert store.leftovers() == [] and not (store.folder_of("stage", IDENTITY)).exists()
     assert store.prune(found) == []
 
 

@@ -24,7 +24,7 @@ from mesh_llm.models.stages.hub_ranges import HubRanges
 from mesh_llm.models.stages.layout import stage_layout
 from mesh_llm.models.stages.ranges import FileRanges, RangeSource, read_remote_headers
 from mesh_llm.models.stages.readings import PIECE_BYTES
-from mesh_llm.models.stages.writing import MARK_BYTES, write_stage
+from mesh_llm.models.stages.writing import MARK_BYTES, write_file
 from mesh_llm.models.web import Web
 from tests.models.conftest import Journey
 from tests.models.hub_server import HubServer
@@ -71,7 +71,7 @@ async def write(
     layout: FileLayout, source: RangeSource, target: Path, **named: Callable[..., object]
 ) -> None:
     async with asyncio.timeout(60):
-        await write_stage(layout, source, target, IDENTITY, **named)  # type: ignore[arg-type]
+        await write_file(layout, source, target, IDENTITY, **named)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("tensors_per_file", [0, 9])
@@ -117,7 +117,7 @@ async def test_a_beginning_of_another_model_is_not_gone_on_with(
     layout = stage_layout(headers(files), LayerRange(1, 6), is_head=True)
     target = tmp_path / "stage.gguf"
     with pytest.raises(DownloadFailed):
-        await write_stage(layout, Counting(FileRanges(others), breaks_at=30), target, "cd" * 32)
+        await write_file(layout, Counting(FileRanges(others), breaks_at=30), target, "cd" * 32)
     await write(layout, FileRanges(files), target)
     assert target.read_bytes() == expected(layout, files)
 
@@ -177,7 +177,7 @@ async def test_a_hub_sends_hardly_more_than_the_stage_was_given(
             layout = stage_layout([header], layers, is_head=is_head)
             before, requests = hub.bytes_sent, len(hub.requests())
             target = tmp_path / f"{layers.first}.gguf"
-            await write_stage(layout, source, target, IDENTITY)
+            await write_file(layout, source, target, IDENTITY)
             assert target.read_bytes() == expected(layout, [smollm2])
             assert hub.bytes_sent - before <= 1.05 * layout.assigned_bytes
             # Neighbours come with one request: some pieces of the header, single rows, then the layers.

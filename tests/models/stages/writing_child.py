@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mesh_llm.core.progress import Progress
 from mesh_llm.models.stages.composition import Copy, FileLayout, Literal
-from mesh_llm.models.stages.writing import write_stage
+from mesh_llm.models.stages.writing import write_file
 
 
 class Anything:
@@ -46,7 +46,7 @@ def main() -> None:
         if kill_at and progress.done >= kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    asyncio.run(write_stage(layout(size), source, target, "ab" * 32, report))
+    asyncio.run(write_file(layout(size), source, target, "ab" * 32, report))
     taken = _peak_bytes() - before
     sys.stdout.write(json.dumps({"first": source.first, "bytes": source.bytes, "memory": taken}))
 

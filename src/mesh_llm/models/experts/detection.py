@@ -1,6 +1,7 @@
 """Whether a model is a mixture of experts that can be cut, and what its cuts weigh.
 
-Pure: headers in, numbers out. Counterparts: `rules.py` has the names, `layout.py` makes the cut. How good a cut is, is not known here.
+Pure: headers in, numbers out. Counterparts: `rules.py` has the names, `layout.py`
+makes the cut. How good a cut is, is not known here.
 """
 
 from collections.abc import Iterator, Sequence

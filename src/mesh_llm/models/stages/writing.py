@@ -35,7 +35,7 @@ MARK_BYTES = 64 * MIB
 """Written between two notes of how far it is: what a kill costs at most, besides what is on its way."""
 
 
-async def write_stage(
+async def write_file(
     layout: FileLayout,
     source: RangeSource,
     target: Path,
