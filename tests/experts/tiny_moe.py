@@ -1,5 +1,5 @@
 """Random mixtures of experts of a few hundred kilobytes, for what differs between architectures: groups,
-selection biases, fused and biased tensors, shared experts, leading dense layers, widths that a header leaves out.
+selection biases, fused and biased tensors, shared experts, leading dense layers, widths not in the header.
 
 `masked`: the same weights with a selection bias that keeps some experts from ever being chosen. What such a
 model computes is what a cut without those experts has to compute, which makes it an oracle.

@@ -16,6 +16,7 @@ from mesh_llm.engine.llama.context import Context, ContextSettings, NoRoom, rows
 from mesh_llm.engine.llama.embedding import EmbeddingTable, TableInFile
 from mesh_llm.engine.llama.library import load_library
 from mesh_llm.engine.llama.model import Model, ModelSettings
+from mesh_llm.engine.llama.tokenizer import Tokenizer
 
 TENSOR_BYTES = 368
 """Of a tensor with its header in a graph (`ggml_tensor_overhead`): the one before lies so far before."""
@@ -66,6 +67,27 @@ class Computing:
 
     def logits(self, row: int) -> np.ndarray:
         return self._context.logits(row).copy()
+
+    def surprises(self, tokens: list[int]) -> list[float]:
+        """Of each token but the first, its negative log-likelihood after those before it."""
+        self._context.clear()
+        found: list[float] = []
+        batch = self._context.settings.batch
+        for start in range(0, len(tokens), batch):
+            chunk = tokens[start : start + batch]
+            logits = self.decode(
+                [0] * len(chunk), list(range(start, start + len(chunk))), tokens=rows_of(chunk)
+            )
+            for row, token in zip(logits, tokens[start + 1 : start + batch + 1], strict=False):
+                shifted = row - row.max()
+                found.append(float(np.log(np.exp(shifted).sum()) - shifted[token]))
+        return found
+
+    def tokens(self, text: str) -> list[int]:
+        return Tokenizer(self._context.model).tokenize(text, add_special=False, parse_special=False)
+
+    def text(self, tokens: list[int]) -> str:
+        return Tokenizer(self._context.model).detokenize(tokens)
 
     def table(self, table: TableInFile) -> None:
         self._table = EmbeddingTable(self._library, table)
