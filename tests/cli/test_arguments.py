@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from mesh_llm.cli.arguments import home_of, parser
+from mesh_llm.cli.serve import settings_of
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 
@@ -48,12 +49,50 @@ def test_memory_is_given_in_decimal_gigabytes():
     assert parsed("--max-vram", "7.5").max_vram == 7_500_000_000
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", (None, None)),
+        ("--split", (0, None)),
+        ("--split layers", (0, "layers")),
+        ("--split --stages 3", (3, None)),
+        ("--split layers --stages 3", (3, "layers")),
+        ("--split experts", (None, "experts")),
+    ],
+)
+def test_a_split_may_say_by_what_and_is_one_into_stages_without_a_word(
+    line: str, expected: tuple[int | None, str | None]
+):
+    settings = settings_of(parsed("--model", "m", *line.split()))
+    assert (settings.stages, settings.split_by) == expected
+
+
+def test_a_word_that_is_no_way_to_split_is_refused_with_those_that_are(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        parsed("--model", "m", "--split", "tensors")
+    assert "layers" in capsys.readouterr().err
+
+
+def test_cuts_of_experts_keep_the_best_and_may_cost_15_percent_unless_said_otherwise():
+    plain = settings_of(parsed("--model", "m"))
+    assert (plain.expert_layout, plain.quality_ratio_max) == ("best", 1.15)
+    said = settings_of(parsed("--model", "m", "--moe-layout", "shared", "--moe-quality", "1.3"))
+    assert (said.expert_layout, said.quality_ratio_max) == ("shared", 1.3)
+
+
 def test_devices_are_a_list():
     assert parsed("--device", "CUDA0, CUDA1").device == ("CUDA0", "CUDA1")
 
 
 @pytest.mark.parametrize(
-    "argv", [["--max-vram", "nan"], ["--max-vram", "0"], ["--device", ","], ["--port", "-1"]]
+    "argv",
+    [
+        ["--max-vram", "nan"],
+        ["--max-vram", "0"],
+        ["--device", ","],
+        ["--port", "-1"],
+        ["--moe-quality", "0.9"],
+    ],
 )
 def test_nonsense_is_refused_with_status_2(argv: list[str], capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as stopped:

@@ -14,9 +14,11 @@ from mesh_llm.cli.values import (
     names,
     node_name,
     port,
+    ratio,
     relay,
     whole,
 )
+from mesh_llm.core.experts import QUALITY_RATIO_MAX
 from mesh_llm.core.stages import STAGES_MAX
 
 CONTEXT_MIN = 256
@@ -142,7 +144,13 @@ def _add_serving(root: argparse.ArgumentParser, environment: Mapping[str, str]) 
 def _add_splitting(root: argparse.ArgumentParser) -> None:
     splitting = root.add_argument_group("splitting", "a model that fits no node runs over several")
     splitting.add_argument(
-        "--split", action="store_true", help="cut the models into stages even where one node could hold them"
+        "--split",
+        nargs="?",
+        choices=("layers", "experts"),
+        const=True,
+        help="cut the models even where one node could hold them: between layers, exactly, into stages that "
+        "compute together (the default), or a mixture of experts into one for each node that keeps its best "
+        "experts and answers alone, approximately",
     )
     splitting.add_argument(
         "--stages",
@@ -156,6 +164,19 @@ def _add_splitting(root: argparse.ArgumentParser) -> None:
         default="auto",
         help="how hidden states travel: f32 is exact, f16 halves the bytes (default auto: f16 only where a "
         "slow link would make f32 cost more than a tenth of the time)",
+    )
+    splitting.add_argument(
+        "--moe-layout",
+        choices=("best", "shared"),
+        help="which experts each node keeps: best, as many of the best as it holds; shared, the better half "
+        "everywhere and the others dealt out (default best)",
+    )
+    splitting.add_argument(
+        "--moe-quality",
+        type=ratio,
+        metavar="RATIO",
+        help="how much the perplexity of a node's experts may be of the whole model's, unless --split "
+        f"experts asks for them anyway (default {QUALITY_RATIO_MAX})",
     )
 
 

@@ -13,6 +13,10 @@ class Contradiction:
     message: str
 
 
+def _tells_of_experts(flags: Namespace) -> bool:
+    return flags.moe_layout is not None or flags.moe_quality is not None
+
+
 def _with_client(flag: str, given: Callable[[Namespace], bool]) -> Contradiction:
     return Contradiction(
         lambda flags: flags.client and given(flags),
@@ -29,6 +33,20 @@ CONTRADICTIONS = (
     Contradiction(
         lambda flags: (flags.split or flags.stages is not None) and not flags.model,
         "--split and --stages say how to run a model: name it with --model.",
+    ),
+    Contradiction(
+        lambda flags: flags.split == "experts" and flags.stages is not None,
+        "--split experts makes no stages, each node answers alone: leave out --stages, or write "
+        "--split layers.",
+    ),
+    Contradiction(
+        lambda flags: _tells_of_experts(flags) and (flags.split == "layers" or flags.stages is not None),
+        "--moe-layout and --moe-quality are about nodes with some experts each, --split layers and --stages "
+        "ask for stages with all of them: leave out one of the two.",
+    ),
+    Contradiction(
+        lambda flags: _tells_of_experts(flags) and not flags.model,
+        "--moe-layout and --moe-quality say how to run a mixture of experts: name it with --model.",
     ),
     Contradiction(
         lambda flags: flags.ephemeral and not flags.client,

@@ -13,6 +13,7 @@ from mesh_llm.cli.contradictions import refuse_contradictions
 from mesh_llm.cli.display import display_for
 from mesh_llm.cli.stopping import until_stopped
 from mesh_llm.cli.values import NAME_LENGTH_MAX, node_name
+from mesh_llm.core.experts import QUALITY_RATIO_MAX
 from mesh_llm.core.quantities import human_bytes
 from mesh_llm.engine.address import parse_endpoint
 from mesh_llm.mesh.transport import NoRelays, OwnRelays, PublicRelays, Relays
@@ -35,7 +36,7 @@ No model was asked for, so this node serves none yet. Try:
 
 async def run(arguments: Namespace) -> int:
     """Status 0 once stopped by a signal, 130 where a second one had to hurry it."""
-    settings = _settings(arguments)
+    settings = settings_of(arguments)
     logger.info("mesh-llm %s", __version__)
     if settings.alone:
         logger.info(INSTRUCTIONS)
@@ -45,7 +46,7 @@ async def run(arguments: Namespace) -> int:
         return await until_stopped(functools.partial(run_node, settings, doors))
 
 
-def _settings(arguments: Namespace) -> NodeSettings:
+def settings_of(arguments: Namespace) -> NodeSettings:
     """Raises RequestRefused for flags that contradict each other, or an endpoint that is none."""
     refuse_contradictions(arguments)
     home = home_of(arguments)
@@ -71,8 +72,11 @@ def _settings(arguments: Namespace) -> NodeSettings:
         relays=_relays(arguments),
         invite_ttl_s=arguments.invite_ttl,
         drain_s=arguments.drain,
-        stages=arguments.stages or (0 if arguments.split else None),
+        stages=arguments.stages or (0 if arguments.split in (True, "layers") else None),
         activations=None if arguments.activations == "auto" else arguments.activations,
+        split_by=None if arguments.split is True else arguments.split,
+        expert_layout=arguments.moe_layout or "best",
+        quality_ratio_max=arguments.moe_quality or QUALITY_RATIO_MAX,
     )
 
 

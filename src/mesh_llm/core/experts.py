@@ -6,7 +6,7 @@ Values that planning, the makers of cuts, engines and people share. Whose files 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 RANKING_DIGEST_BYTES = 16
 """Enough that nobody finds a second ranking of the same digest by chance."""
@@ -16,6 +16,13 @@ KEPT_PER_GROUP_MIN = 2
 
 KEPT_MIN = 2
 """One expert would leave the router nothing to choose."""
+
+ExpertLayout = Literal["best", "shared"]
+"""Who keeps which: `best` is as many of the best as the node holds; `shared` is the better half everywhere,
+and the others dealt out, so that each is somewhere."""
+
+QUALITY_RATIO_MAX = 1.15
+"""Perplexity of a cut against that of the whole model: above it nobody is given a cut unasked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,10 @@ STAGES_MAX = 64
 Activations = Literal["f32", "f16"]
 """How hidden states travel: f32 is exact, f16 halves the bytes."""
 
+SplitBy = Literal["layers", "experts"]
+"""Stages hold some layers each and compute every token together, exactly. Cuts of experts hold all layers
+each, with fewer experts, and answer alone: approximately."""
+
 
 @dataclass(frozen=True, slots=True)
 class StageHolding:

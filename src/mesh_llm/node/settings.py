@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mesh_llm.core.experts import QUALITY_RATIO_MAX, ExpertLayout
 from mesh_llm.core.progress import Report
 from mesh_llm.core.serving import Endpoint
-from mesh_llm.core.stages import Activations
+from mesh_llm.core.stages import Activations, SplitBy
 from mesh_llm.mesh.transport import Relays
 from mesh_llm.models.places import ModelPlaces
 from mesh_llm.runtime.clock import Clock
@@ -47,6 +48,12 @@ class NodeSettings:
     """Into how many stages models are cut: None leaves whole what fits one node, 0 means two at least."""
     activations: Activations | None = None
     """How hidden states travel between stages; None: as the links allow."""
+    split_by: SplitBy | None = None
+    """Of `--split layers` and `--split experts`; None: whatever serves the model exactly."""
+    expert_layout: ExpertLayout = "best"
+    """Which experts each node keeps of a mixture that fits none."""
+    quality_ratio_max: float = QUALITY_RATIO_MAX
+    """Perplexity of a cut against that of the whole model: above it a cut must be asked for."""
 
     @property
     def alone(self) -> bool:
