@@ -15,6 +15,7 @@ from mesh_llm.core.errors import EngineFailed
 from mesh_llm.engine.llama import declarations as declared
 from mesh_llm.engine.llama.model import Model
 from mesh_llm.engine.llama.residual import Residual
+from mesh_llm.engine.llama.watching import Watching
 
 Integers = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
@@ -49,9 +50,11 @@ class ContextSettings:
 class Context:
     """Free it with `close`, before its model."""
 
-    def __init__(self, model: Model, settings: ContextSettings) -> None:
-        """Takes the memory of the KV cache at once. Raises EngineFailed."""
+    def __init__(self, model: Model, settings: ContextSettings, watching: Watching | None = None) -> None:
+        """Takes the memory of the KV cache at once. `watching`: of any tensors, in the place of a residual.
+        Raises EngineFailed."""
         self.model = model
+        self._watching = watching
         self.settings = settings
         self._library = model.library
         self._residual = _watched(model, settings)
@@ -164,8 +167,9 @@ class Context:
         parameters.type_k = parameters.type_v = declared.KV_TYPES[settings.kv_type]
         parameters.kv_unified = True
         parameters.swa_full = False
-        if self._residual is not None:
-            parameters.cb_eval = self._residual.callback
+        watched = self._watching or self._residual
+        if watched is not None:
+            parameters.cb_eval = watched.callback
         return parameters
 
 

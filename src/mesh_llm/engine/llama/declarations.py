@@ -272,6 +272,7 @@ FUNCTIONS: dict[str, tuple[object, ...]] = {
     # tensors
     "ggml_get_name": (_text, _pointer),
     "ggml_nbytes": (_size, _pointer),
+    "ggml_nrows": (_i64, _pointer),
     "ggml_backend_tensor_get": (None, _pointer, _pointer, _size, _size),
     "ggml_backend_tensor_set": (None, _pointer, _pointer, _size, _size),
     "ggml_get_type_traits": (c.POINTER(TypeTraits), c.c_int),

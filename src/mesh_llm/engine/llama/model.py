@@ -18,6 +18,9 @@ class ModelSettings:
     """-1: all, where there is a GPU."""
     device_shares: tuple[float, ...] = ()
     """Per device of the engine, in its order, what share it takes; empty: llama.cpp decides."""
+    repacks: bool = True
+    """Whether weights may be copied into a form that this processor multiplies faster. Without, they stay
+    mapped: a model larger than memory is read from disk again and again, and a small test loads at once."""
 
 
 class Model:
@@ -76,6 +79,7 @@ class Model:
 def _load(library: Library, settings: ModelSettings, on_loaded: Callable[[float], None]) -> int:
     parameters = library.llama_model_default_params().asked_for
     parameters.n_gpu_layers = settings.gpu_layers
+    parameters.use_extra_bufts = settings.repacks
     shares = _shares(library, settings.device_shares)
     if shares is not None:
         parameters.tensor_split = ctypes.addressof(shares)
