@@ -42,7 +42,7 @@ class WatchedContext(Context):
     """Computes runs of tokens, each from an empty cache, up to a last tensor."""
 
     def __init__(self, model: Model, settings: ContextSettings, watching: Watching) -> None:
-        self._watching = watching
+        self._callback = watching.callback
         super().__init__(model, settings)
 
     def run(self, tokens: list[int]) -> None:
@@ -52,5 +52,5 @@ class WatchedContext(Context):
 
     def _parameters(self) -> declared.ContextParameters:
         parameters = super()._parameters()
-        parameters.cb_eval = self._watching.callback
+        parameters.cb_eval = self._callback
         return parameters
