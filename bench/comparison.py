@@ -9,13 +9,15 @@ differs is printed. Needs two engines at once and a few minutes.
 import asyncio
 import itertools
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.engine.head.heads import Client, client, lone_head, whole_engine
+from tests.engine.head.tool_model import TOOL, write_tool_model
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 PROMPTS = (
@@ -64,6 +66,34 @@ CONSTRAINTS: dict[str, dict[str, Any]] = {
     "json_object": {"response_format": {"type": "json_object"}},
     "grammar": {"grammar": 'root ::= ("yes" | "no") ", " [a-z]+ "."'},
 }
+CALLING: dict[str, dict[str, Any]] = {
+    "tools, auto": {"tool_choice": "auto"},
+    "tools, none": {"tool_choice": "none"},
+    "tools, required": {"tool_choice": "required", "parallel_tool_calls": False},
+    "tools, two at once": {"tool_choice": "required", "parallel_tool_calls": True},
+    "tools, auto with thoughts": {"chat_template_kwargs": {"enable_thinking": True}},
+    "tools, results": {},
+}
+WEATHER = (
+    "How is the weather in Rome?",
+    "Call the tool for Paris, seven days.",
+    "Is it going to rain in Oslo tomorrow?",
+    "Hello!",
+)
+CALLED = [
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {
+                "id": "call00001",
+                "type": "function",
+                "function": {"name": "weather", "arguments": '{"town": "Rome", "days": 1}'},
+            }
+        ],
+    },
+    {"role": "tool", "tool_call_id": "call00001", "content": "It rains frogs."},
+]
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "no prompt": (COMPLETIONS, {}),
     "no messages": (CHAT, {}),
@@ -125,6 +155,15 @@ def cases() -> Iterator[Case]:
         yield Case("refused", path, body)
 
 
+def cases_with_tools() -> Iterator[Case]:
+    """For a model whose template knows them. A call is as long as it must be."""
+    quiet: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": False}}
+    for (name, fields), said in itertools.product(CALLING.items(), WEATHER):
+        messages = [{"role": "user", "content": said}, *(CALLED if name == "tools, results" else [])]
+        body = {"messages": messages, "tools": [TOOL], "temperature": 0, "max_tokens": 60}
+        yield Case(name, CHAT, body | quiet | fields)
+
+
 def told(status: int, answer: Any) -> Any:
     """What must be the same."""
     if status != 200:
@@ -135,7 +174,7 @@ def told(status: int, answer: Any) -> Any:
 
 def _choice(choice: Any, answer: Any) -> Any:
     message = choice.get("message") or {"content": choice.get("text")}
-    calls = [call["function"] for call in message.get("tool_calls") or []]
+    calls = [dict(call["function"]) for call in message.get("tool_calls") or []]
     scores = (choice.get("logprobs") or {}).get("content") or []
     text = (message["content"] or "").removesuffix("\ufffd")  # half a character, which the head leaves out
     usage = answer["usage"]
@@ -154,17 +193,25 @@ async def difference(case: Case, theirs: Client, ours: Client) -> str | None:
     return None if got == expected else f"{case.body}\n  llama-server: {expected}\n  head:         {got}"
 
 
-async def main(model: Path) -> None:
-    same: Counter[str] = Counter()
-    asked: Counter[str] = Counter()
+async def compare(model: Path, cases: Iterable[Case], same: Counter[str], asked: Counter[str]) -> None:
     async with whole_engine(model, prompt_cache_mib=0) as whole, lone_head(model) as head:
-        for case in cases():
+        for case in cases:
             async with client(whole) as theirs, client(head) as ours:
                 found = await difference(case, theirs, ours)
             asked[case.group] += 1
             same[case.group] += found is None
             if found is not None:
                 print(f"{case.group}: {found}", file=sys.stderr, flush=True)
+
+
+async def main(model: Path) -> None:
+    same: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
+    await compare(model, cases(), same, asked)
+    with tempfile.TemporaryDirectory() as folder:
+        knows_tools = Path(folder) / "with-tools.gguf"
+        await write_tool_model(model, knows_tools)
+        await compare(knows_tools, cases_with_tools(), same, asked)
     print("| cases | asked | the same |\n|---|---|---|")
     for group, count in asked.items():
         print(f"| {group} | {count} | {same[group]} |")

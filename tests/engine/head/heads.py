@@ -170,13 +170,20 @@ async def _pump(
 
 @contextlib.asynccontextmanager
 async def split_model(
-    source: Path, cuts: Sequence[int], folder: Path, scale: float = 1.0, **changes: Any
+    source: Path,
+    cuts: Sequence[int],
+    folder: Path,
+    scale: float = 1.0,
+    *,
+    context_length: int = 2048,
+    batch: int = 256,
+    **changes: Any,
 ) -> AsyncGenerator[SplitModel]:
-    """Cut before each of `cuts`, every part in its own process. `changes` are of all settings."""
+    """Cut before each of `cuts`, every part in its own process. `changes` are of the head's settings."""
     layers = layers_of(source)
     ranges = list(itertools.pairwise([0, *cuts, layers]))
     files = [lay_out_stage(source, folder / f"{first}-{end}.gguf", first, end) for first, end in ranges]
-    common = {"context_length": 2048, "sequences": 4, "batch": 256, "threads": 1}
+    common = {"context_length": context_length, "sequences": 4, "batch": batch, "threads": 1}
     stages = [
         stage_settings(file, end - first, folder / f"{first}.sock", **common)
         for (first, end), file in zip(ranges[:-1], files[:-1], strict=True)
@@ -187,6 +194,8 @@ async def split_model(
         stages=len(stages),
         embedding_scale=scale,
         socket_path=str(folder / "head.sock"),
+        context_length=context_length,
+        batch=batch,
         threads=1,
         **changes,
     )

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.real
 REQUESTS = int(os.environ.get("MESH_LLM_SOAK", "27"))
 AT_ONCE = 8
 ROUND = 12
-CONTEXT = 2048
+CONTEXT = 768
 SEQUENCES = 4
 """As `split_model` makes them."""
 GROWTH_BYTES_MAX = 48 << 20
@@ -50,7 +50,7 @@ async def plain(ours: Client, chance: random.Random) -> None:
 
 async def long_prompt(ours: Client, chance: random.Random) -> None:
     """Some begin alike; four others together have more tokens than the cache."""
-    tokens = [100 + chance.randrange(2)] * chance.randrange(300, 650) + [chance.randrange(1000, 2000)] * 50
+    tokens = [100 + chance.randrange(2)] * chance.randrange(150, 240) + [chance.randrange(1000, 2000)] * 20
     answer = await ours.complete(tokens, max_tokens=2, ignore_eos=True, cache_prompt=chance.random() < 0.8)
     assert answer["usage"]["prompt_tokens"] == len(tokens)
 
@@ -76,7 +76,7 @@ async def in_form(ours: Client, chance: random.Random) -> None:
 
 async def hung_up_amidst(ours: Client, chance: random.Random) -> None:
     stream = ours.events(
-        "/v1/completions", {"prompt": chance.choice(BEGINNINGS), "max_tokens": 900, "ignore_eos": True}
+        "/v1/completions", {"prompt": chance.choice(BEGINNINGS), "max_tokens": 600, "ignore_eos": True}
     )
     for _ in range(chance.randrange(1, 5)):
         await anext(stream)
@@ -87,7 +87,7 @@ async def hung_up_before(ours: Client, chance: random.Random) -> None:
     """While its prompt is computed, or while it waits."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(chance.uniform(0.001, 0.3)):
-            await ours.complete([chance.randrange(100, 110)] * 900, max_tokens=50)
+            await ours.complete([chance.randrange(100, 110)] * 500, max_tokens=50)
 
 
 async def bad(ours: Client, chance: random.Random) -> None:
@@ -137,7 +137,7 @@ async def test_mixed_requests_leak_no_slot_no_sequence_and_no_memory(smollm2, tm
     chance.shuffle(kinds)
     async with (
         asyncio.timeout(60 + 4 * REQUESTS),
-        split_model(smollm2, (15,), tmp_path) as model,
+        split_model(smollm2, (15,), tmp_path, context_length=CONTEXT) as model,
         model.ring(),
     ):
         await model.wait_for_states(1)

@@ -13,22 +13,32 @@ from tests.engine.head.heads import client, kept, split_model, together, whole_e
 pytestmark = pytest.mark.real
 
 PROMPTS = ("The capital of France is", "def fibonacci(n):\n", "Once upon a time, in a village by the sea,")
-GREEDY = {"temperature": 0, "max_tokens": 24}
+GREEDY = {"temperature": 0, "max_tokens": 12}
+LONG = list(range(100, 300))
+BATCH = 64
+"""So that the long prompt has several chunks in flight."""
+
+
+@pytest.fixture(scope="module")
+def texts_of_whole(smollm2):
+    """Of the long prompt, while the caches are empty (see test_mixed_requests), then of the others."""
+
+    async def ask():
+        async with whole_engine(smollm2, threads=1, batch=BATCH) as whole, client(whole) as theirs:
+            fields = {"cache_prompt": False, **GREEDY}
+            return [await theirs.text(prompt, **fields) for prompt in (LONG, *PROMPTS)]
+
+    return asyncio.run(ask())
 
 
 @pytest.mark.parametrize("cuts", [(12,), (8, 20)])
-async def test_a_split_model_answers_as_the_whole_one(smollm2, tmp_path, cuts):
-    with kept(lambda: whole_engine(smollm2, threads=1)) as whole:
-        async with split_model(smollm2, cuts, tmp_path) as model, model.ring():
-            up = await model.wait_for_states(1)
-            assert isinstance(up, RingUp) and up.activations == "f32"
-            assert len(up.stage_microseconds) == len(cuts) and up.lap_seconds > 0
-            async with client(whole) as theirs, client(model.endpoint) as ours:
-                long = list(range(100, 700))  # several chunks in flight; the first, see test_mixed_requests
-                assert await ours.text(long, **GREEDY) == await theirs.text(long, **GREEDY)
-                for prompt in PROMPTS:
-                    expected = await theirs.text(prompt, cache_prompt=False, **GREEDY)
-                    assert await ours.text(prompt, **GREEDY) == expected
+async def test_a_split_model_answers_as_the_whole_one(smollm2, tmp_path, cuts, texts_of_whole):
+    async with split_model(smollm2, cuts, tmp_path, batch=BATCH) as model, model.ring():
+        up = await model.wait_for_states(1)
+        assert isinstance(up, RingUp) and up.activations == "f32"
+        assert len(up.stage_microseconds) == len(cuts) and up.lap_seconds > 0
+        async with client(model.endpoint) as ours:
+            assert [await ours.text(prompt, **GREEDY) for prompt in (LONG, *PROMPTS)] == texts_of_whole
 
 
 async def test_a_scale_for_tokens_is_the_heads_to_apply(gemma3, tmp_path):
@@ -41,12 +51,11 @@ async def test_a_scale_for_tokens_is_the_heads_to_apply(gemma3, tmp_path):
                 assert await ours.text(PROMPTS[0], **GREEDY) == expected
 
 
-async def test_hidden_states_may_enter_the_head_by_a_tensor(smollm2, tmp_path):
-    with kept(lambda: whole_engine(smollm2, threads=1)) as whole:
-        async with split_model(smollm2, (12,), tmp_path, entrance="embd") as model, model.ring():
-            await model.wait_for_states(1)
-            async with client(whole) as theirs, client(model.endpoint) as ours:
-                assert await ours.text(PROMPTS[1], **GREEDY) == await theirs.text(PROMPTS[1], **GREEDY)
+async def test_hidden_states_may_enter_the_head_by_a_tensor(smollm2, tmp_path, texts_of_whole):
+    async with split_model(smollm2, (12,), tmp_path, entrance="embd") as model, model.ring():
+        await model.wait_for_states(1)
+        async with client(model.endpoint) as ours:
+            assert await ours.text(PROMPTS[1], **GREEDY) == texts_of_whole[2]
 
 
 async def test_several_at_once_over_two_stages_are_each_answered(smollm2, tmp_path):

@@ -191,7 +191,7 @@ class Scheduler:
         return []
 
     def _forget(self, request: int) -> None:
-        """What it has in the caches stays there until it is needed; nothing stays of one that reuses nothing."""
+        """What it has in the caches stays until it is needed; nothing stays of one that reuses nothing."""
         sequence = self._running.pop(request, None)
         if sequence is None:
             self._waiting = deque(waiting for waiting in self._waiting if waiting.request != request)

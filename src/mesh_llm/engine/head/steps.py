@@ -52,7 +52,7 @@ class Submit:
     tokens_max: int
     """Of the answer, 1 or more."""
     may_reuse: bool = True
-    """Whether it may begin with what others have left in the caches, and leaves there what it has computed."""
+    """Whether it may begin with what others left in the caches, and leaves there what it has computed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ LLGUIDANCE = "%llguidance"
 """A grammar that begins so is llguidance's, any other GBNF: `common_sampler_init` of sampling.cpp."""
 
 
-BLANKS = r"[\x20\x0A\x0D\x09]{1,20}"
-"""Between the parts of JSON: else a small model may go on with blanks for ever."""
+BLANKS = r"( |\n{1,2}[ \t]{0,20})"
+"""Between the parts of JSON: SPACE_RULE of json-schema-to-grammar.cpp, to which llama-server's chats keep.
+(Here they may stand before a comma too.) With more a small model may go on with blanks for ever."""
 
 
 @dataclass(frozen=True, slots=True)

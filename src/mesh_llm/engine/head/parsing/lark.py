@@ -5,12 +5,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mesh_llm.engine.head.constraints.wishes import BLANKS
 from mesh_llm.engine.head.parsing.schema_types import as_object
 
 SPACE = "space"
 """Rule: white space between parts, so little that nobody stays there."""
 
-JSON_SPACE = {"x-guidance": {"whitespace_pattern": r"[ \n\t]{0,4}"}}
+JSON_SPACE = {"x-guidance": {"whitespace_pattern": BLANKS}}
 """Option of its JSON grammars."""
 DEFINITIONS = ("$defs", "definitions")
 
