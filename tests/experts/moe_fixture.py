@@ -23,13 +23,13 @@ import gguf
 import numpy as np
 from filelock import FileLock
 
-from mesh_llm.engine.llama.context import ContextSettings
+from mesh_llm.engine.llama.context import Context, ContextSettings, rows_of
 from mesh_llm.engine.llama.library import load_library
 from mesh_llm.engine.llama.model import Model, ModelSettings
 from mesh_llm.engine.llama.tokenizer import Tokenizer
+from mesh_llm.engine.llama.watching import Computed, Watching
 from tests.experts import english
 from tests.experts.dissecting import Mixture, dissected
-from tests.experts.watching import WatchedContext, Watching
 
 METHOD = 1
 """Counted up whenever the bytes it makes change."""
@@ -37,6 +37,8 @@ METHOD = 1
 EXPERTS, USED = 16, 10
 TOKENS = 8192
 RUN_TOKENS = 512
+WATCHED = ("ffn_norm", "ffn_swiglu")
+"""What goes into a feed-forward layer, and what comes out of its activation."""
 ROOT = Path(__file__).parent.parent.parent
 Q8_0 = gguf.GGMLQuantizationType.Q8_0
 
@@ -96,7 +98,7 @@ def _convert(source: Path, target: Path, used: int, tokens: int) -> None:
             writer.add_tensor(name, tensor.data, raw_dtype=tensor.tensor_type)
     for layer in range(layers):
         _say(f"layer {layer + 1} of {layers}     ")
-        inputs, hidden = (np.concatenate(seen.pop(f"{name}-{layer}")) for name in ("ffn_norm", "ffn_swiglu"))
+        inputs, hidden = (np.concatenate(seen.pop(f"{name}-{layer}")) for name in WATCHED)
         gate, up, down = (old[f"blk.{layer}.ffn_{part}.weight"] for part in ("gate", "up", "down"))
         mixture = dissected(inputs, hidden, _floats(gate), _floats(down), EXPERTS, used)
         for name, data, kind in _expert_tensors(mixture, gate, up, used):
@@ -111,19 +113,19 @@ def _read_english(source: Path, layers: int, tokens: int) -> Activations:
     """What goes into each feed-forward layer and what comes out of its activation, over `tokens`."""
     library = load_library(os.environ)
     model = Model(library, ModelSettings(source, gpu_layers=0))
-    width, neurons = model.width, int(model.metadata("llama.feed_forward_length") or 0)
-    columns = {"ffn_norm": width, "ffn_swiglu": neurons}
-    seen: Activations = {f"{name}-{layer}": [] for name in columns for layer in range(layers)}
+    seen: Activations = {f"{name}-{layer}": [] for name in WATCHED for layer in range(layers)}
 
-    def keep(name: str, values: np.ndarray) -> None:
-        seen[name].append(values.reshape(-1, columns[name.partition("-")[0]]))
+    def keep(tensor: Computed) -> bool:
+        seen[tensor.name].append(tensor.floats().copy())
+        return tensor.name != f"ffn_swiglu-{layers - 1}"  # what comes after it nobody needs
 
     settings = ContextSettings(RUN_TOKENS, RUN_TOKENS, 1, threads=os.cpu_count() or 1)
-    context = WatchedContext(model, settings, Watching(library, set(seen), f"ffn_swiglu-{layers - 1}", keep))
+    context = Context(model, settings, Watching(library, seen.__contains__, keep))
     tokenizer = Tokenizer(model)
     for read, chunk in enumerate(_runs(tokenizer, tokens)):
         _say(f"{read * RUN_TOKENS} of {tokens} tokens read")
-        context.run(chunk)
+        context.clear()
+        context.decode(rows_of(range(RUN_TOKENS)), rows_of([0] * RUN_TOKENS), tokens=rows_of(chunk))
     context.close()
     model.close()
     return seen
