@@ -9,10 +9,11 @@ import ast
 import hashlib
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 from mesh_llm.core.errors import RequestRefused
 
@@ -26,17 +27,37 @@ TEXT_BYTES_MAX = 64 * 2**20
 """Of a person's own file: far more than is ever measured with."""
 
 
+@dataclass(frozen=True, slots=True)
+class Documentation:
+    """Of one Python."""
+
+    chapters: Mapping[str, str]
+    """Of the language reference, by their names."""
+    library: Path
+    """The folder of its standard library."""
+
+    @classmethod
+    def of_this_python(cls) -> Self:
+        try:
+            chapters = cast("dict[str, str]", import_module("pydoc_data.topics").topics)
+        except ImportError:  # some distributions ship it apart
+            chapters = {}
+        return cls(chapters, Path(sysconfig.get_paths()["stdlib"]))
+
+
 class Half(IntEnum):
     CALIBRATION = 0
     HELD_OUT = 1
 
 
-def passages(half: Half, count: int, characters: int, library: Path | None = None) -> list[str]:
-    """`count` passages of so many characters, or as many as there are. `library`: the folder of the standard
-    library. Raises RequestRefused where this Python came without its documentation."""
-    wanted = count * characters
-    chapters = spread("\n\n".join(_ordered(_topics(), half)), -(-count // 2), characters)
-    modules = _joined(_docstrings(library or _standard_library(), half), wanted)
+def passages(
+    half: Half, count: int, characters: int, documentation: Documentation | None = None
+) -> list[str]:
+    """`count` passages of so many characters, or as many as there are; None: of this Python. Raises
+    RequestRefused where it came without its documentation."""
+    source = documentation or Documentation.of_this_python()
+    chapters = spread("\n\n".join(_ordered(source.chapters, half)), -(-count // 2), characters)
+    modules = _joined(_docstrings(source.library, half), count * characters)
     both = chapters + spread(modules, count - len(chapters), characters)
     if not both:
         raise RequestRefused(
@@ -79,17 +100,6 @@ def _hash(name: str) -> bytes:
 def _ordered(texts: Mapping[str, str], half: Half) -> list[str]:
     """In an order that has nothing to do with their names: neighbours are of different matters."""
     return [texts[name] for name in sorted(texts, key=_hash) if half_of(name) is half]
-
-
-def _topics() -> Mapping[str, str]:
-    try:
-        return cast("dict[str, str]", import_module("pydoc_data.topics").topics)
-    except ImportError:  # some distributions ship it apart
-        return {}
-
-
-def _standard_library() -> Path:
-    return Path(sysconfig.get_paths()["stdlib"])
 
 
 def _docstrings(library: Path, half: Half) -> Iterator[str]:
