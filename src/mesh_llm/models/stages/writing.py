@@ -90,6 +90,8 @@ class _Filling:
     report: Report
     subject: str
     _marked: int = 0
+    _marking: asyncio.Task[None] | None = None
+    """The disk catches up with one mark while bytes are written for the next."""
 
     async def run(self, source: RangeSource, mark: int) -> None:
         self._marked = mark
@@ -105,6 +107,7 @@ class _Filling:
                         waiting.append((reading, start(reading)))
                         if len(waiting) == PIECES_AHEAD:
                             done = await self._land(*waiting.popleft())
+                            self._mark_beside(tasks, done)
                     while waiting:
                         done = await self._land(*waiting.popleft())
         finally:
@@ -115,10 +118,13 @@ class _Filling:
         """Writes what came; all bytes below what it gives are there."""
         await run_to_end(_scatter, self.file, reading, await coming)
         done = reading.end
-        if done - self._marked >= MARK_BYTES:
-            await run_to_end(self._keep_mark, done)
         self.report(Progress("download", self.subject, done, self.layout.bytes))
         return done
+
+    def _mark_beside(self, tasks: asyncio.TaskGroup, done: int) -> None:
+        is_marking = self._marking is not None and not self._marking.done()
+        if done - self._marked >= MARK_BYTES and not is_marking:
+            self._marking = tasks.create_task(run_to_end(self._keep_mark, done), name=f"mark {done}")
 
     def _keep_mark(self, done: int) -> None:
         if done <= self._marked:
