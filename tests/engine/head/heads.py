@@ -177,6 +177,7 @@ async def split_model(
     *,
     context_length: int = 2048,
     batch: int = 256,
+    seconds_max: float = 600,
     **changes: Any,
 ) -> AsyncGenerator[SplitModel]:
     """Cut before each of `cuts`, every part in its own process. `changes` are of the head's settings."""
@@ -200,7 +201,7 @@ async def split_model(
         **changes,
     )
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(asyncio.timeout(600))
+        await stack.enter_async_context(asyncio.timeout(seconds_max))
         workers = [await stack.enter_async_context(_worker(stage)) for stage in stages]
         heard: list[SplitModel] = []
         head = await stack.enter_async_context(

@@ -136,8 +136,7 @@ async def test_mixed_requests_leak_no_slot_no_sequence_and_no_memory(smollm2, tm
     kinds = [KINDS[number % len(KINDS)] for number in range(REQUESTS)]
     chance.shuffle(kinds)
     async with (
-        asyncio.timeout(60 + 4 * REQUESTS),
-        split_model(smollm2, (15,), tmp_path, context_length=CONTEXT) as model,
+        split_model(smollm2, (15,), tmp_path, context_length=CONTEXT, seconds_max=60 + 4 * REQUESTS) as model,
         model.ring(),
     ):
         await model.wait_for_states(1)
