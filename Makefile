@@ -12,8 +12,9 @@ run: $(VENV)/.run  ## serve the small model that comes from the package index
 test: check  ## all checks, then every test with real engines
 	$(BIN)/pytest -q
 
-check-all: check  ## as test, with a thousand seeds for each simulated scenario and twenty prompts and 200 kills for a split
-	MESH_LLM_SEEDS=1000 MESH_LLM_PROMPTS=20 MESH_LLM_KILLS=200 MESH_LLM_SURFACES=1 $(BIN)/pytest -q --timeout 7200
+check-all: check  ## as test, with a thousand seeds for each simulated scenario and everything else as often as it is worth in an hour or two
+	MESH_LLM_SEEDS=1000 MESH_LLM_PROMPTS=20 MESH_LLM_KILLS=200 \
+	    MESH_LLM_SURFACES=1 MESH_LLM_SOAK=1000 MESH_LLM_FUZZ=2000 $(BIN)/pytest -q --timeout 7200
 
 check: $(VENV)/.dev  ## format, lint, import directions, types
 	$(BIN)/ruff format --check .
