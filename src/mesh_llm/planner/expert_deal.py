@@ -3,7 +3,7 @@ nodes, whatever their order. How many a node can hold is not known here: `expert
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from mesh_llm.core.experts import ExpertLayout, ExpertRanking, ExpertShape, Kept, best, filled
 from mesh_llm.core.ids import NodeId
@@ -16,7 +16,8 @@ def dealt(
 
     With `best` a node's list is its own matter: whoever joins or leaves changes no other's.
     """
-    kept = {node: best(ranking, count, shape) for node, count in sorted(counts.items())}
+    of_count = {count: best(ranking, count, shape) for count in set(counts.values())}
+    kept = {node: of_count[count] for node, count in sorted(counts.items())}
     if layout == "best":
         return kept
     core = core_of(shape)
@@ -56,16 +57,17 @@ def _number(node: NodeId, place: int) -> bytes:
 
 def _kept_at(shape: ExpertShape, ranking: ExpertRanking, places: Iterable[int]) -> Kept:
     """The experts at these places of each group's ranking, in each layer."""
-    size, wanted = shape.experts // shape.groups, sorted(places)
+    wanted = sorted(places)
     return Kept(
         {
-            layer: tuple(
-                sorted(
-                    [each for each in ids if each // size == group][place]
-                    for group in range(shape.groups)
-                    for place in wanted
-                )
-            )
+            layer: tuple(sorted(group[place] for group in _by_group(ids, shape) for place in wanted))
             for layer, ids in filled(ranking.by_layer, shape).items()
         }
     )
+
+
+def _by_group(ids: Sequence[int], shape: ExpertShape) -> list[list[int]]:
+    groups: list[list[int]] = [[] for _ in range(shape.groups)]
+    for expert in ids:
+        groups[expert * shape.groups // shape.experts].append(expert)
+    return groups
