@@ -98,7 +98,8 @@ def _thoughts(lark: Lark, family: Family, form: Form) -> str:
         one = lark.rule("thought", f"{header} {lark.until(harmony.END)} {then}")
         begun = f"{lark.until(harmony.END)} {then} " if form.thinking_is_open else ""
         return f"{begun}({one})*"
-    if form.thinking is None or form.content_is_open or not form.thinking.end.strip():
+    is_over = form.content_is_open or (form.opening and not form.thinking_is_open)
+    if form.thinking is None or is_over or not form.thinking.end.strip():
         return SPACE
     rest = f"{lark.until(form.thinking.end.strip())} {SPACE}"
     if form.thinking_is_open or not form.thinking.begin.strip():
