@@ -139,12 +139,5 @@ def _rows(tensor: TensorInfo, part: int, start: int, ids: Sequence[int]) -> Take
     """Some experts' rows. The expert axis is the slowest, so each row is whole blocks of any quantisation."""
     *row, experts = tensor.dimensions
     size = tensor.bytes // experts
-    stretches: list[Stretch] = []
-    for expert in ids:
-        offset = start + expert * size
-        last = stretches[-1] if stretches else None
-        if last is not None and last.offset + last.length == offset:
-            stretches[-1] = replace(last, length=last.length + size)
-        else:
-            stretches.append(Stretch(offset, size))
-    return Taken(replace(tensor, dimensions=(*row, len(ids)), bytes=size * len(ids)), part, tuple(stretches))
+    stretches = tuple(Stretch(start + expert * size, size) for expert in ids)
+    return Taken(replace(tensor, dimensions=(*row, len(ids)), bytes=size * len(ids)), part, stretches)
