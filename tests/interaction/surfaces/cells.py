@@ -20,7 +20,6 @@ class Cell:
     """So, wherever the model runs; None: it is answered."""
     refused_split: Refused | None
     """So where it runs in stages, and answered elsewhere."""
-    waits_for: str
 
     def __str__(self) -> str:
         return f"{self.surface} {self.feature}".replace(" ", "-")
@@ -32,12 +31,9 @@ def table_of(cells: list[Cell], surface: str) -> Callable[..., Callable[[Ask], A
         *,
         refused: Refused | None = None,
         refused_split: Refused | None = None,
-        waits_for: str = "",
     ) -> Callable[[Ask], Ask]:
-        """`waits_for`: what a split model cannot do yet."""
-
         def enter(ask: Ask) -> Ask:
-            cells.append(Cell(surface, feature, ask, refused, refused_split, waits_for))
+            cells.append(Cell(surface, feature, ask, refused, refused_split))
             return ask
 
         return enter
