@@ -32,7 +32,8 @@ PIECES_AHEAD = 4
 are put together (`readings.PIECE_BYTES` each)."""
 
 MARK_BYTES = 64 * MIB
-"""Written between two notes of how far it is: what a kill costs at most, besides what is on its way."""
+"""Written between two notes of how far it is, one of which may be on its way to the disk: a kill costs twice
+as much at most, besides what is on its way here."""
 
 
 async def write_file(
@@ -107,7 +108,7 @@ class _Filling:
                         waiting.append((reading, start(reading)))
                         if len(waiting) == PIECES_AHEAD:
                             done = await self._land(*waiting.popleft())
-                            self._mark_beside(tasks, done)
+                            await self._mark_beside(tasks, done)
                     while waiting:
                         done = await self._land(*waiting.popleft())
         finally:
@@ -121,7 +122,10 @@ class _Filling:
         self.report(Progress("download", self.subject, done, self.layout.bytes))
         return done
 
-    def _mark_beside(self, tasks: asyncio.TaskGroup, done: int) -> None:
+    async def _mark_beside(self, tasks: asyncio.TaskGroup, done: int) -> None:
+        """Begins to keep a mark where one is due; waits where the disk is two behind."""
+        if self._marking is not None and done - self._marked >= 2 * MARK_BYTES:
+            await self._marking
         is_marking = self._marking is not None and not self._marking.done()
         if done - self._marked >= MARK_BYTES and not is_marking:
             self._marking = tasks.create_task(run_to_end(self._keep_mark, done), name=f"mark {done}")
