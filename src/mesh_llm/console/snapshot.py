@@ -4,12 +4,13 @@ The field names are the product's promise (`GET /api/status`); `models` and `mac
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mesh_llm.core.ids import MeshId, NodeId
 from mesh_llm.core.machine import Machine
-from mesh_llm.core.offers import ServedOffer
+from mesh_llm.core.offers import CutOffer, ServedOffer
 from mesh_llm.core.quantities import GB
 from mesh_llm.core.serving import (
     Condition,
@@ -148,7 +149,13 @@ def _peer(peer: PeerStatus) -> dict[str, Any]:
         "inflight_requests": peer.busy,
         "rtt_ms": None if peer.round_trip_s is None else round(1000 * peer.round_trip_s, 1),
         "path": peer.path,
-    }
+    } | _approximations(peer.served)
+
+
+def _approximations(served: Sequence[ServedOffer]) -> dict[str, Any]:
+    """By model; nothing where whole models answer."""
+    cuts = {each.offer.name: dict(each.offer.cut.shown()) for each in served if each.offer.cut is not None}
+    return {"approximate": cuts} if cuts else {}
 
 
 def _primary_name(snapshot: Snapshot) -> str:
@@ -226,17 +233,26 @@ def _stage(stage: StageHolding) -> dict[str, Any]:
 
 def _model(model: ModelStatus) -> dict[str, Any]:
     served = model.served
-    return {
-        "name": served.name,
-        "context_length": served.context_length,
-        "kv_type": served.kv_type,
-        "slots": served.slots,
-        "size_bytes": served.bytes,
-        "quantisation": served.facts.quantisation,
-        "parameters": served.facts.parameters,
-        "inflight_requests": model.busy,
-        "tokens_per_second": round(model.tokens_per_second, 1),
-    } | _condition(model.condition)
+    return (
+        {
+            "name": served.name,
+            "context_length": served.context_length,
+            "kv_type": served.kv_type,
+            "slots": served.slots,
+            "size_bytes": served.bytes,
+            "quantisation": served.facts.quantisation,
+            "parameters": served.facts.parameters,
+            "inflight_requests": model.busy,
+            "tokens_per_second": round(model.tokens_per_second, 1),
+        }
+        | _condition(model.condition)
+        | _approximation(served.cut)
+    )
+
+
+def _approximation(cut: CutOffer | None) -> dict[str, Any]:
+    """Nothing where the whole model answers."""
+    return {} if cut is None else {"approximate": dict(cut.shown())}
 
 
 def _condition(condition: Condition) -> dict[str, Any]:

@@ -1,8 +1,41 @@
 """What a node offers to others: a served model's public face, small enough to be gossiped."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mesh_llm.core.experts import Quality
 from mesh_llm.core.stages import StageHolding
+
+
+@dataclass(frozen=True, slots=True)
+class CutOffer:
+    """That a node answers for a mixture of experts with some of its experts only: approximately."""
+
+    model: str
+    """Identity of the whole model's files, as in `SplitClaim`."""
+    ranking: str = ""
+    """Digest of the ranking that chose them; empty while there is none."""
+    choice: str = ""
+    """Digest of which they are: equal choices answer alike."""
+    kept: int = 0
+    """Experts of each layer; 0 while it is not decided."""
+    experts: int = 0
+    """That the whole model has in each."""
+    quality: Quality | None = None
+    """What it costs; None before somebody has measured it."""
+
+    def shown(self) -> Mapping[str, object]:
+        """As `/v1/models` and `/api/status` say it; what was not measured is None."""
+        quality = self.quality
+        return {
+            "experts_kept": self.kept,
+            "experts": self.experts,
+            "choice": self.choice,
+            "perplexity_ratio": quality and round(quality.ratio, 3),
+            "kl": quality and round(quality.kl, 4),
+            "same_top": quality and round(quality.same_top, 3),
+            "tokens_measured": quality and quality.tokens,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +61,8 @@ class ModelOffer:
     """Seconds since the epoch: when that node began to serve it."""
     stages: tuple[StageHolding, ...] = ()
     """Who runs which layers, in the order of the ring; empty where one node runs them all."""
+    cut: CutOffer | None = None
+    """None where the whole model answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mesh_llm.core.model import ModelFacts
+from mesh_llm.core.offers import CutOffer
 from mesh_llm.core.stages import StageHolding
 
 
@@ -27,6 +28,8 @@ class ServedModel:
     """Whether it answers /v1/embeddings; a tight fit leaves that out."""
     stages: tuple[StageHolding, ...] = ()
     """Who runs which layers, in the order of the ring; empty where this node runs them all."""
+    cut: CutOffer | None = None
+    """None where the whole model answers."""
 
 
 Dialect = Literal["llama", "openai"]

@@ -21,6 +21,10 @@ ENTRIES_READ = 64
 DEPTH_READ = 6
 
 
+SESSION_FIELDS = ("session_id", "user")
+"""By which clients say what belongs together, the narrower first."""
+
+
 class _Hash(Protocol):
     def update(self, data: bytes, /) -> None: ...
 
@@ -44,6 +48,19 @@ def conversation_key(model: str, body: Json) -> bytes | None:
     ):
         _feed(digest, part, DEPTH_READ)
     return digest.digest()
+
+
+def session_key(model: str, body: Json) -> bytes | None:
+    """What has to be answered by one server because others would answer differently: what the client calls a
+    session, else its user, else the conversation."""
+    for name in SESSION_FIELDS:
+        said = body.get(name)
+        if isinstance(said, str) and said:
+            digest = hashlib.blake2b(digest_size=16)
+            for part in (model, name, said):
+                _feed(digest, part, DEPTH_READ)
+            return digest.digest()
+    return conversation_key(model, body)
 
 
 def _turns(body: Json) -> list[Any]:

@@ -38,10 +38,12 @@ def candidates(
     cooling: Collection[str] = (),
     leaving: bool = False,
     conversation: bytes = b"",
+    sticks: bool = False,
 ) -> list[Place]:
     """The places that are ready, best first: where the conversation was last (`favourite`), then this node,
     both only while they have room; then whoever is expected to have time soonest.
 
+    A favourite that `sticks` comes first even while it is busy: others would answer differently.
     Places that are `cooling` after a failure come last, and so do this node's own while it is `leaving`.
     Equals are told apart by the conversation, so that many askers do not all run to the same one.
     """
@@ -51,7 +53,7 @@ def candidates(
         return (
             leaving and place.here,
             place.where in cooling,
-            not (place.has_room and place.where == favourite),
+            not ((place.has_room or sticks) and place.where == favourite),
             not (place.has_room and place.here),
             (place.busy + 1) / (place.slots * _speed(place, usual)),
             hashlib.blake2b(conversation + place.where.encode(), digest_size=8).digest(),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mesh_llm.core.errors import EngineFailed, MeshError, ModelNotFound, Unavailable
 from mesh_llm.core.offers import ModelOffer
-from mesh_llm.gateway.affinity import Affinity, conversation_key
+from mesh_llm.gateway.affinity import Affinity, conversation_key, session_key
 from mesh_llm.gateway.candidates import candidates
 from mesh_llm.gateway.cooldown import Cooldowns
 from mesh_llm.gateway.directory import Directory, Server
@@ -92,6 +92,7 @@ class Dispatch:
             cooling={where for where in by_where if self._cooldowns.is_cooling(where, model, now)},
             leaving=self.leaving,
             conversation=conversation or b"",
+            sticks=_differ(able),
         )
         return [by_where[place.where] for place in ordered]
 
@@ -128,7 +129,15 @@ def _conversation(able: Sequence[Server], model: str, question: Question) -> byt
     """None where there is nothing to choose or nothing to continue."""
     if len(able) < 2 or not isinstance(question.route, Generation):
         return None
+    if _differ(able):
+        return session_key(model, question.fields)
     return conversation_key(model, question.fields)
+
+
+def _differ(able: Sequence[Server]) -> bool:
+    """Whether it matters who answers: some have all experts of a mixture, or other ones than the rest."""
+    cuts = {server.place.served.offer.cut for server in able}
+    return any(cut is not None for cut in cuts) and len({cut and cut.choice for cut in cuts}) > 1
 
 
 def _told(failures: Sequence[MeshError]) -> MeshError:

@@ -20,6 +20,7 @@ def offer_of(model: ServedModel) -> ModelOffer:
         capabilities=capabilities(model),
         created=model.created,
         stages=model.stages,
+        cut=model.cut,
     )
 
 

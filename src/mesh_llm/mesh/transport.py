@@ -56,6 +56,8 @@ class Kind(IntEnum):
     """Bytes of a split model's ring, from one stage to the next."""
     BYTES = 9
     """Ranges of model files."""
+    RANKING = 10
+    """Which experts of a mixture are best, as somebody has measured them."""
 
 
 VERSIONS: dict[Kind, int] = dict.fromkeys(Kind, 1)

@@ -59,6 +59,10 @@ class OwnModels:
         """What is left for stages beside the models that this node runs whole."""
         return max(0, self.memory_bytes - self._bytes_taken) if self.planned.is_set() else 0
 
+    def take(self, count: int) -> None:
+        """So many bytes are used by a model for as long as the node runs."""
+        self._bytes_taken += count
+
     def fetching(self) -> tuple[str, ...]:
         """What the person named and is not ready to be loaded yet."""
         return () if self.planned.is_set() else self._settings.models
@@ -130,12 +134,13 @@ class OwnModels:
     def batch(self) -> int:
         return BATCH_ON_DEVICES if self.machine.devices else BATCH
 
-    def _wish(self) -> Wish:
+    @property
+    def wish(self) -> Wish:
         return Wish(self._settings.context_length, self._settings.slots, self.batch)
 
     def _must_be_split(self, facts: ModelFacts) -> bool:
         """Where somebody said so, and where it could not be alone on this machine. Raises RequestRefused."""
-        return self._settings.stages is not None or least(facts, self._wish()).total > self.memory_bytes
+        return self._settings.stages is not None or least(facts, self.wish).total > self.memory_bytes
 
     def shortfall(self, model: "LocalModel | HubModel") -> str:
         """Why it cannot be here whole, with numbers."""
@@ -147,7 +152,7 @@ class OwnModels:
 
     def _fit(self, models: "Sequence[LocalModel | HubModel]") -> list[Fit]:
         needs = [(model.name, _facts(model)) for model in models]
-        return list(fit_all(needs, self.memory_bytes, self._wish()))
+        return list(fit_all(needs, self.memory_bytes, self.wish))
 
 
 def _facts(model: "LocalModel | HubModel") -> ModelFacts:

@@ -27,6 +27,7 @@ from mesh_llm.models.catalogue import load_catalogue
 from mesh_llm.models.library import Library
 from mesh_llm.models.places import ModelPlaces
 from mesh_llm.node.belonging import belonging
+from mesh_llm.node.cut_model import CutModel
 from mesh_llm.node.neighbourhood import Neighbourhood
 from mesh_llm.node.own_models import OwnModels
 from mesh_llm.node.settings import Doors, NodeSettings
@@ -99,7 +100,7 @@ class Serving:
             self._settings,
             self._doors,
             self._describe,
-            dict.fromkeys((Kind.TUNNEL, Kind.STAGE, Kind.RING, Kind.BYTES), self._answer),
+            dict.fromkeys((Kind.TUNNEL, Kind.STAGE, Kind.RING, Kind.BYTES, Kind.RANKING), self._answer),
             self._busy,
             self._changes,
         ) as mesh:
@@ -152,9 +153,10 @@ class Serving:
         guests = self._splitting.guests.supervisors if self._splitting is not None else ()
         return (*guests, *self._own_models(), *external)
 
-    def _own_models(self) -> Sequence[Supervisor | SplitModel]:
-        split = self._splitting.split_models if self._splitting is not None else ()
-        return (*self._models.supervisors, *split)
+    def _own_models(self) -> Sequence[Supervisor | SplitModel | CutModel]:
+        if self._splitting is None:
+            return self._models.supervisors
+        return (*self._models.supervisors, *self._splitting.split_models, *self._splitting.cuts.models)
 
     async def _answer(self, stream: Stream) -> None:
         await self._answers[stream.kind](stream)

@@ -23,14 +23,9 @@ _ORIGIN = re.compile(r"https?://[!-~]{1,2000}")
 async def local_source(model: LocalModel, manifests: Manifests, records: Records) -> SplitSource:
     """Reads each file once to know its chunks, the first time; `records` say where the files came from.
     Raises RequestRefused, ModelDamaged."""
-    headers = await run_to_end(_headers, model.files)
+    headers = await headers_of(model.files)
     how = cuttable(headers)
-    parts = tuple(
-        [
-            await _part(file, sha256, manifests, records)
-            for file, sha256 in zip(model.files, model.sha256, strict=True)
-        ]
-    )
+    parts = await parts_here(model, manifests, records)
     return SplitSource(
         name=model.name,
         aliases=model.aliases,
@@ -47,15 +42,7 @@ async def local_source(model: LocalModel, manifests: Manifests, records: Records
 def remote_source(model: HubModel) -> SplitSource:
     """Of a model that is on no disk here. Raises RequestRefused, ModelDamaged."""
     how = cuttable(model.headers)
-    parts = tuple(
-        Part(
-            name=part.file.path.rpartition("/")[2],
-            size=part.size,
-            sha256=part.remote.sha256 or "",
-            origin=part.remote.url,
-        )
-        for part in model.parts
-    )
+    parts = parts_at_hub(model)
     return SplitSource(
         name=model.name,
         aliases=model.aliases,
@@ -65,6 +52,29 @@ def remote_source(model: HubModel) -> SplitSource:
         cuttable=how,
         parts=parts,
         ranges=model.ranges,
+    )
+
+
+async def headers_of(files: Sequence[Path]) -> list[Header]:
+    """Raises ModelDamaged."""
+    return await run_to_end(_headers, files)
+
+
+async def parts_here(model: LocalModel, manifests: Manifests, records: Records) -> tuple[Part, ...]:
+    """Its files as other nodes are told of them; each is read once to know its chunks, the first time."""
+    pairs = zip(model.files, model.sha256, strict=True)
+    return tuple([await _part(file, sha256, manifests, records) for file, sha256 in pairs])
+
+
+def parts_at_hub(model: HubModel) -> tuple[Part, ...]:
+    return tuple(
+        Part(
+            name=part.file.path.rpartition("/")[2],
+            size=part.size,
+            sha256=part.remote.sha256 or "",
+            origin=part.remote.url,
+        )
+        for part in model.parts
     )
 
 

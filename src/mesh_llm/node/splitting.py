@@ -18,6 +18,7 @@ from mesh_llm.models.library import LocalModel
 from mesh_llm.models.records import Records
 from mesh_llm.models.stages.manifests import Manifests
 from mesh_llm.models.stages.store import StageStore
+from mesh_llm.node.expert_cuts import ExpertCuts
 from mesh_llm.node.guests import Guests
 from mesh_llm.node.landlord import NodeLandlord
 from mesh_llm.node.leading import Leading, served_split
@@ -76,6 +77,8 @@ class Splitting:
             self.guests,
             doors.environment,
         )
+        self.cuts = ExpertCuts(settings, doors, models, mesh, self._manifests, self._records, changes)
+        """Mixtures of which this node answers with some experts only."""
         self._hosting = Hosting(self._landlord, self._surveyor, self._door, mesh.stream, changes.ring)
         self._bytes = ByteServer(mesh.key, self._files_of, self._manifests)
 
@@ -85,6 +88,7 @@ class Splitting:
             Kind.STAGE: self._hosting.answer,
             Kind.RING: self._door.answer,
             Kind.BYTES: self._bytes.answer,
+            Kind.RANKING: self.cuts.rankings.answer,
         }
 
     def claims(self) -> tuple[SplitClaim, ...]:
@@ -94,12 +98,16 @@ class Splitting:
     async def run(self) -> None:
         """Until cancelled. Raises MeshError where a model cannot be split."""
         await self._models.planned.wait()
-        sources = [await self._source(model) for model in self._models.to_split]
+        by_experts = self._settings.split_by == "experts"
+        to_split = () if by_experts else self._models.to_split
+        sources = [await self._source(model) for model in to_split]
         self._sources = {source.identity: source for source in sources}
         self.split_models = tuple(self._split_model(source) for source in sources)
         self._changes.ring()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._speed.run(), name="own speed")
+            if by_experts:
+                tasks.create_task(self.cuts.run(), name="cuts of experts")
             for model in self.split_models:
                 tasks.create_task(self._run(model), name=repr(model))
 
@@ -160,7 +168,7 @@ class Splitting:
         return [*([self._mesh.me] if source.files else []), *sorted(others)]
 
     def _files_of(self, identity: str) -> Sequence[Path] | None:
-        source = self._sources.get(identity)
+        source = self._sources.get(identity) or self.cuts.sources.get(identity)
         return source.files or None if source is not None else None
 
     def _names(self) -> Mapping[NodeId, str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mesh_llm.core.ids import NodeId, short
-from mesh_llm.core.offers import ModelOffer, ServedOffer
+from mesh_llm.core.offers import CutOffer, ModelOffer, ServedOffer
 from mesh_llm.core.serving import Condition, Failed, Loading, Ready, Restarting, Stopped, Waiting
 from mesh_llm.gateway.json_values import Json
 
@@ -58,7 +58,12 @@ def _facts(offer: ModelOffer) -> Json:
         "embedding_length": offer.embedding_length,
         "slots": offer.slots,
         "capabilities": list(offer.capabilities),
-    }
+    } | _approximation(offer.cut)
+
+
+def _approximation(cut: CutOffer | None) -> Json:
+    """Nothing where the whole model answers."""
+    return {} if cut is None else {"approximate": dict(cut.shown())}
 
 
 def _server(row: Row) -> Json:
@@ -68,7 +73,7 @@ def _server(row: Row) -> Json:
         "status": row.status["status"],
         "tokens_per_second": row.served.tokens_per_second,
         "busy": row.busy,
-    }
+    } | _approximation(row.served.offer.cut)
 
 
 def status_here(condition: Condition) -> Json:

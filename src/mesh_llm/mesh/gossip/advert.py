@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from math import isfinite
 
+from mesh_llm.core.experts import Quality
 from mesh_llm.core.ids import NodeId
-from mesh_llm.core.offers import ServedOffer
+from mesh_llm.core.offers import CutOffer, ServedOffer
 from mesh_llm.core.stages import (
     CLAIM_MODEL_CHARACTERS_MAX,
     CLAIMS_MAX,
@@ -35,6 +36,8 @@ NAME_CHARACTERS_MAX = 200
 LISTED_MAX = 32
 """Aliases and capabilities of a model."""
 SLOTS_MAX = 10_000
+EXPERTS_MAX = 65_536
+"""Of a layer; llama.cpp itself takes 1,024."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,27 @@ def _is_offer(served: ServedOffer) -> bool:
         and served.tokens_per_second >= 0
         and len(offer.stages) <= STAGES_MAX
         and all(map(_is_holding, offer.stages))
+        and (offer.cut is None or _is_cut(offer.cut))
+    )
+
+
+def _is_cut(cut: CutOffer) -> bool:
+    quality = cut.quality
+    return (
+        0 < len(cut.model) <= CLAIM_MODEL_CHARACTERS_MAX
+        and _are_texts((cut.model, cut.ranking, cut.choice))
+        and 0 <= cut.kept <= cut.experts <= EXPERTS_MAX
+        and (quality is None or _is_quality(quality))
+    )
+
+
+def _is_quality(quality: Quality) -> bool:
+    return (
+        all(map(isfinite, (quality.perplexity, quality.full_perplexity, quality.kl)))
+        and quality.perplexity >= 1
+        and quality.full_perplexity >= 1
+        and 0 <= quality.same_top <= 1
+        and _is_count(quality.tokens)
     )
 
 

@@ -1,0 +1,122 @@
+"""Mixtures of experts that this node cannot hold whole and serves as cuts, with `--split experts`.
+
+How it goes, for each such model:
+1. Its header says what it is (`mixtures.py`); what is no mixture, or cannot be cut, is refused at the start.
+2. How many experts fit is decided at once, by memory alone, and that memory is taken.
+3. Which are best is had from this disk, a member, or a measurement here (`expert_rankings.py`).
+4. The cut is made from this disk, members or the origin, tried out, and run by a llama-server of its own
+   (`cut_workshop.py`, `cut_model.py`). The gateway sees a model like any other, of that name.
+5. The advert says how many experts are kept; what that costs is measured beside the first answers.
+6. Cuts differ, so a conversation stays where it is (`gateway/affinity.py`) while that node lives.
+7. With layout `best` nothing depends on other nodes. With `shared` the list does: a node whose list has
+   changed, and stays so, cuts again; all others go on.
+Counterpart: `splitting.py`, which runs models over several nodes in layers. No policy is here.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from mesh_llm.core.errors import DoesNotFit
+from mesh_llm.core.quantities import human_bytes
+from mesh_llm.core.serving import ServedModel
+from mesh_llm.mesh.service import Mesh
+from mesh_llm.models.experts.cut_store import CutStore
+from mesh_llm.models.experts.detection import notes
+from mesh_llm.models.records import Records
+from mesh_llm.models.stages.manifests import Manifests
+from mesh_llm.node.cut_model import CutModel
+from mesh_llm.node.cut_workshop import CutWorkshop
+from mesh_llm.node.expert_rankings import ExpertRankings
+from mesh_llm.node.mixtures import MixtureSource, mixture_source
+from mesh_llm.node.own_models import OwnModels
+from mesh_llm.node.settings import Doors, NodeSettings
+from mesh_llm.planner.expert_plan import ExpertCut, NoCut, expert_cut
+from mesh_llm.runtime.bell import Bell
+
+logger = logging.getLogger(__name__)
+
+
+class ExpertCuts:
+    def __init__(
+        self,
+        settings: NodeSettings,
+        doors: Doors,
+        models: OwnModels,
+        mesh: Mesh,
+        manifests: Manifests,
+        records: Records,
+        changes: Bell,
+    ) -> None:
+        self._settings = settings
+        self._doors = doors
+        self._own_models = models
+        self._mesh = mesh
+        self._manifests = manifests
+        self._records = records
+        self._changes = changes
+        self._store = CutStore(settings.places)
+        self.rankings = ExpertRankings(self._store, mesh, models, doors.environment)
+        self.models: tuple[CutModel, ...] = ()
+        self.sources: Mapping[str, MixtureSource] = {}
+        """By identity."""
+
+    async def run(self) -> None:
+        """Until cancelled. Raises MeshError where a model cannot be cut, or no cut of it fits."""
+        wanted = self._own_models.to_split
+        sources = [await mixture_source(model, self._manifests, self._records) for model in wanted]
+        self.sources = {source.identity: source for source in sources}
+        self.models = tuple(map(self._model, sources))
+        self._changes.ring()
+        async with asyncio.TaskGroup() as tasks:
+            for model in self.models:
+                tasks.create_task(self._run(model), name=repr(model))
+
+    async def _run(self, model: CutModel) -> None:
+        """Until it is dropped."""
+        await model.run()
+        self.models = tuple(each for each in self.models if each is not model)
+        self._changes.ring()
+
+    def _model(self, source: MixtureSource) -> CutModel:
+        """Takes its memory. Raises DoesNotFit."""
+        models = self._own_models
+        planned = expert_cut(source.mixture, models.room_bytes, models.wish)
+        if isinstance(planned, NoCut):
+            raise DoesNotFit(f"{source.name}: {planned.because}")
+        models.take(planned.fit.need.total)
+        logger.info(
+            "%s: %d of %d experts of each layer fit here, in %s",
+            source.name,
+            planned.count,
+            source.mixture.shape.experts,
+            human_bytes(planned.fit.need.total),
+        )
+        for note in notes(source.headers):
+            logger.warning("%s: %s", source.name, note)
+        workshop = CutWorkshop(
+            source,
+            planned,
+            self._settings.expert_layout,
+            self.rankings,
+            self._store,
+            self._mesh,
+            models,
+            self._doors,
+        )
+        return CutModel(source, planned, self._served(source, planned), workshop, self._changes.ring)
+
+    def _served(self, source: MixtureSource, planned: ExpertCut) -> ServedModel:
+        """Before it is cut."""
+        return ServedModel(
+            name=source.name,
+            aliases=source.aliases,
+            facts=source.mixture.facts,
+            bytes=source.mixture.cut_facts(planned.count).weights_bytes,
+            context_length=planned.fit.context,
+            kv_type=planned.fit.kv_type,
+            slots=planned.fit.slots,
+            vision=False,
+            embeddings=planned.fit.embeddings,
+            created=int(self._doors.clock.epoch()),
+        )
