@@ -23,10 +23,12 @@ pytestmark = pytest.mark.real
 PROMPTS = int(os.environ.get("MESH_LLM_PROMPTS", "2"))
 """Of each model and split; `make check-all` takes 20."""
 
-KILLS = int(os.environ.get("MESH_LLM_KILLS", "3"))
+KILLS = int(os.environ.get("MESH_LLM_KILLS", "2"))
 """Of stages, one after the other; `make check-all` takes 200."""
 
-TOKENS = 200
+TOKENS = 200 if "MESH_LLM_PROMPTS" in os.environ else 60
+"""Of each answer."""
+
 BACK_SECONDS_MAX = 15.0
 """In which a split model answers again that has lost a stage."""
 

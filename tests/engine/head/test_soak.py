@@ -17,7 +17,7 @@ from tests.engine.head.heads import Client, client, split_model, together
 
 pytestmark = pytest.mark.real
 
-REQUESTS = int(os.environ.get("MESH_LLM_SOAK", "27"))
+REQUESTS = int(os.environ.get("MESH_LLM_SOAK", "18"))
 AT_ONCE = 8
 ROUND = 12
 CONTEXT = 768
