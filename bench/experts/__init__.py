@@ -1,0 +1,1 @@
+"""What cuts of experts cost in quality."""
