@@ -90,4 +90,4 @@ def shorten(body: Any) -> None:
         for name in LENGTHS:
             if isinstance(body.get(name), int | float) and body[name] > TOKENS_MAX:
                 body[name] = TOKENS_MAX
-        body.setdefault("n_predict", TOKENS_MAX)
+        body.setdefault("max_output_tokens" if "input" in body else "n_predict", TOKENS_MAX)
