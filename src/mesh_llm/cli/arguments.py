@@ -11,6 +11,7 @@ from mesh_llm.cli.values import (
     api_key,
     duration,
     gigabytes,
+    machines,
     names,
     node_name,
     port,
@@ -119,25 +120,29 @@ def _add_serving(root: argparse.ArgumentParser, environment: Mapping[str, str]) 
         metavar="KEY",
         help="clients must send this key (MESH_LLM_API_KEY)",
     )
-    serving.add_argument(
-        "--ctx-size",
-        type=whole("tokens", CONTEXT_MIN, CONTEXT_MAX),
-        metavar="TOKENS",
-        help="context length; default: what the model and the memory allow, at most 65,536",
-    )
-    serving.add_argument(
-        "--parallel",
-        type=whole("requests", 1, SLOTS_MAX),
-        default=4,
-        metavar="N",
-        help="requests answered at once per model; more wait (default 4)",
-    )
+    _add_sizes(serving.add_argument)
     serving.add_argument(
         "--drain",
         type=whole("seconds", 0, DRAIN_SECONDS_MAX),
         default=30,
         metavar="SECONDS",
         help="when stopped, let requests finish for so long (default 30)",
+    )
+
+
+def _add_sizes(add: Callable[..., argparse.Action]) -> None:
+    add(
+        "--ctx-size",
+        type=whole("tokens", CONTEXT_MIN, CONTEXT_MAX),
+        metavar="TOKENS",
+        help="context length; default: what the model and the memory allow, at most 65,536",
+    )
+    add(
+        "--parallel",
+        type=whole("requests", 1, SLOTS_MAX),
+        default=4,
+        metavar="N",
+        help="requests answered at once per model; more wait (default 4)",
     )
 
 
@@ -165,18 +170,22 @@ def _add_splitting(root: argparse.ArgumentParser) -> None:
         help="how hidden states travel: f32 is exact, f16 halves the bytes (default auto: f16 only where a "
         "slow link would make f32 cost more than a tenth of the time)",
     )
-    splitting.add_argument(
-        "--moe-layout",
-        choices=("best", "shared"),
-        help="which experts each node keeps: best, as many of the best as it holds; shared, the better half "
-        "everywhere and the others dealt out (default best)",
-    )
+    _add_layout(splitting.add_argument)
     splitting.add_argument(
         "--moe-quality",
         type=ratio,
         metavar="RATIO",
         help="how much the perplexity of a node's experts may be of the whole model's, unless --split "
         f"experts asks for them anyway (default {QUALITY_RATIO_MAX})",
+    )
+
+
+def _add_layout(add: Callable[..., argparse.Action]) -> None:
+    add(
+        "--moe-layout",
+        choices=("best", "shared"),
+        help="which experts each node keeps: best, as many of the best as it holds; shared, the better half "
+        "everywhere and the others dealt out (default best)",
     )
 
 
@@ -255,6 +264,7 @@ def _add_commands(root: argparse.ArgumentParser) -> None:
     _add_json(download)
     _add_models(add, common)
     _add_json(add("gpus", help="what this machine has to compute on"))
+    _add_moe(add, common)
     _add_control(add, common)
 
 
@@ -269,6 +279,40 @@ def _add_models(add: Callable[..., argparse.ArgumentParser], common: argparse.Ar
     )
     prune.add_argument("--yes", action="store_true", help="delete them")
     _add_json(prune, default=argparse.SUPPRESS)  # or it would hide the `--json` before the action
+
+
+def _add_moe(add: Callable[..., argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    moe = add("moe", help="mixtures of experts that fit no machine: what nodes could hold of them")
+    actions = moe.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    analyze = actions.add_parser(
+        "analyze", parents=[common], help="whether it can be cut, and which of its experts are best"
+    )
+    analyze.add_argument("model", metavar="MODEL", help="as with --model")
+    analyze.add_argument(
+        "--imatrix",
+        type=Path,
+        metavar="FILE",
+        help="rank its experts by an importance matrix that was published with it (GGUF), not by measuring",
+    )
+    analyze.add_argument("--again", action="store_true", help="rank them anew where a ranking is kept")
+    _add_json(analyze)
+    plan = actions.add_parser(
+        "plan", parents=[common], help="what machines with so much memory would hold of it"
+    )
+    plan.add_argument("model", metavar="MODEL", help="as with --model")
+    plan.add_argument(
+        "--nodes", type=machines, required=True, metavar="GB[,GB...]", help="memory for it on each of them"
+    )
+    plan.add_argument(
+        "--speed",
+        type=gigabytes,
+        default=0,
+        metavar="GB",
+        help="that each of them reads from memory in a second (default 10)",
+    )
+    _add_layout(plan.add_argument)
+    _add_sizes(plan.add_argument)
+    _add_json(plan)
 
 
 def _add_control(add: Callable[..., argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:

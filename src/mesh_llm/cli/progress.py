@@ -8,7 +8,7 @@ from mesh_llm.core.quantities import human_bytes
 
 logger = logging.getLogger(__name__)
 
-VERBS = {"download": "downloading", "verify": "checking", "load": "loading"}
+VERBS = {"download": "downloading", "verify": "checking", "load": "loading", "rank": "ranking the experts of"}
 
 
 class LineDisplay:

@@ -20,6 +20,10 @@ RELAY_CHARACTERS_MAX = 200
 """Nodes tell one another 256; iroh may write a URL out longer than it was given."""
 
 
+MACHINES_MAX = 64
+"""As `planner.split_view.HOSTS_MAX`."""
+
+
 def whole(what: str, low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         try:
@@ -44,6 +48,14 @@ def gigabytes(text: str) -> int:
     if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text) or float(text) <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no amount of GB: write for example 16 or 7.5")
     return round(float(text) * GB)
+
+
+def machines(text: str) -> tuple[int, ...]:
+    """Bytes of memory of each."""
+    rooms = tuple(gigabytes(each.strip()) for each in text.split(","))
+    if len(rooms) > MACHINES_MAX:
+        raise argparse.ArgumentTypeError(f"{len(rooms)} machines: at most {MACHINES_MAX} are looked at")
+    return rooms
 
 
 def ratio(text: str) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Activity = Literal["download", "verify", "load"]
+Activity = Literal["download", "verify", "load", "rank"]
 
 
 @dataclass(frozen=True, slots=True)
