@@ -210,7 +210,8 @@ async def test_when_a_stage_is_lost_there_is_a_new_plan(tmp_path: Path):
     async with stand(tmp_path, over(HOLDER), over(SPARE)) as made:
         await made.become(Ready)
         os.kill(made.landlords[HOLDER].processes[0].child.pid, signal.SIGKILL)
-        await made.until(lambda: "node 2: the stage there ended: killed by SIGKILL" in str(made.model.condition))
+        told = "node 2: the stage there ended: killed by SIGKILL"
+        await made.until(lambda: told in str(made.model.condition))
         await made.become(Ready)
         assert made.model.model.stages[0].node == key(SPARE).node
         assert made.landlords[HOLDER].taken == 0

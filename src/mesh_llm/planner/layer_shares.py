@@ -18,8 +18,8 @@ def shares(costs: StageCosts, rooms: Sequence[int], speeds: Sequence[float]) -> 
     would leave a slightly slower node one layer and let it idle when many ask; equal times would make every
     token wait for the slowest. Among stages of one speed this is equal times.
 
-    Steps of prefill count twice as much as those of decode, which alone read the output head: prompts are longer
-    than answers. It matters to small models with large vocabularies.
+    Steps of prefill count twice as much as those of decode, which alone read the output head: prompts are
+    longer than answers. It matters to small models with large vocabularies.
     """
     starts: _Starts = {0: (0.0, (0,))}
     for place, (room, speed) in enumerate(zip(rooms[:-1], speeds[:-1], strict=True)):
