@@ -73,11 +73,10 @@ def test_a_word_that_is_no_way_to_split_is_refused_with_those_that_are(capsys: p
     assert "layers" in capsys.readouterr().err
 
 
-def test_cuts_of_experts_keep_the_best_and_may_cost_15_percent_unless_said_otherwise():
-    plain = settings_of(parsed("--model", "m"))
-    assert (plain.expert_layout, plain.quality_ratio_max) == ("best", 1.15)
-    said = settings_of(parsed("--model", "m", "--moe-layout", "shared", "--moe-quality", "1.3"))
-    assert (said.expert_layout, said.quality_ratio_max) == ("shared", 1.3)
+def test_cuts_of_experts_keep_the_best_unless_said_otherwise():
+    assert settings_of(parsed("--model", "m", "--split", "experts")).expert_layout == "best"
+    said = settings_of(parsed("--model", "m", "--split", "experts", "--moe-layout", "shared"))
+    assert said.expert_layout == "shared"
 
 
 def test_devices_are_a_list():
@@ -91,7 +90,6 @@ def test_devices_are_a_list():
         ["--max-vram", "0"],
         ["--device", ","],
         ["--port", "-1"],
-        ["--moe-quality", "0.9"],
     ],
 )
 def test_nonsense_is_refused_with_status_2(argv: list[str], capsys: pytest.CaptureFixture[str]):

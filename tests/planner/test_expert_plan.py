@@ -158,12 +158,6 @@ def test_without_stages_a_cut_is_served_if_it_is_good_enough():
     assert chosen(NO_STAGES, POOR, ExpertWish(quality_ratio_max=1.5)).way == "experts"
 
 
-def test_the_ratio_that_a_refusal_names_would_do():
-    quality = Quality(15.0499, 10.0, 0.5, 0.6, 1024)
-    named = chosen(NO_STAGES, quality).because.rpartition("--moe-quality ")[2].rstrip(".")
-    assert chosen(NO_STAGES, quality, ExpertWish(quality_ratio_max=float(named))).way == "experts"
-
-
 def test_a_cut_that_nobody_has_measured_is_judged_first():
     choice = chosen(NO_STAGES)
     assert choice.way == "judge" and "nobody has measured" in choice.because

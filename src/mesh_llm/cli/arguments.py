@@ -15,11 +15,9 @@ from mesh_llm.cli.values import (
     names,
     node_name,
     port,
-    ratio,
     relay,
     whole,
 )
-from mesh_llm.core.experts import QUALITY_RATIO_MAX
 from mesh_llm.core.stages import STAGES_MAX
 
 CONTEXT_MIN = 256
@@ -171,21 +169,14 @@ def _add_splitting(root: argparse.ArgumentParser) -> None:
         "slow link would make f32 cost more than a tenth of the time)",
     )
     _add_layout(splitting.add_argument)
-    splitting.add_argument(
-        "--moe-quality",
-        type=ratio,
-        metavar="RATIO",
-        help="how much the perplexity of a node's experts may be of the whole model's, unless --split "
-        f"experts asks for them anyway (default {QUALITY_RATIO_MAX})",
-    )
 
 
 def _add_layout(add: Callable[..., argparse.Action]) -> None:
     add(
         "--moe-layout",
         choices=("best", "shared"),
-        help="which experts each node keeps: best, as many of the best as it holds; shared, the better half "
-        "everywhere and the others dealt out (default best)",
+        help="which experts each node keeps with --split experts: best, as many of the best as it holds; "
+        "shared, the better half everywhere and the others dealt out (default best)",
     )
 
 

@@ -13,10 +13,6 @@ class Contradiction:
     message: str
 
 
-def _tells_of_experts(flags: Namespace) -> bool:
-    return flags.moe_layout is not None or flags.moe_quality is not None
-
-
 def _with_client(flag: str, given: Callable[[Namespace], bool]) -> Contradiction:
     return Contradiction(
         lambda flags: flags.client and given(flags),
@@ -40,13 +36,8 @@ CONTRADICTIONS = (
         "--split layers.",
     ),
     Contradiction(
-        lambda flags: _tells_of_experts(flags) and (flags.split == "layers" or flags.stages is not None),
-        "--moe-layout and --moe-quality are about nodes with some experts each, --split layers and --stages "
-        "ask for stages with all of them: leave out one of the two.",
-    ),
-    Contradiction(
-        lambda flags: _tells_of_experts(flags) and not flags.model,
-        "--moe-layout and --moe-quality say how to run a mixture of experts: name it with --model.",
+        lambda flags: flags.moe_layout is not None and flags.split != "experts",
+        "--moe-layout says which experts each node keeps with --split experts: give both, or none.",
     ),
     Contradiction(
         lambda flags: flags.ephemeral and not flags.client,

@@ -58,13 +58,6 @@ def machines(text: str) -> tuple[int, ...]:
     return rooms
 
 
-def ratio(text: str) -> float:
-    """At least 1: nothing that is cut out of a model is held to be better than it."""
-    if not re.fullmatch(r"\d{1,4}(\.\d{1,6})?", text) or float(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no ratio of at least 1: write for example 1.15")
-    return float(text)
-
-
 def duration(text: str) -> int:
     """Seconds."""
     if not re.fullmatch(r"[1-9][0-9]{0,5}[smhd]", text):

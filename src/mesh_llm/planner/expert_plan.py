@@ -201,8 +201,8 @@ def _last_resort(
     if quality.ratio <= wish.quality_ratio_max:
         return "experts", f"{no_stages} So this node serves a cut: {described}."
     return "wait", (
-        f"{no_stages} A cut for this node is {described}; --moe-quality allows {wish.quality_ratio_max:g}. To"
-        f" have it anyway, write --split experts, or --moe-quality {quality.ratio + 0.005:.2f}."
+        f"{no_stages} A cut for this node is {described}; unasked it may be {wish.quality_ratio_max:g} x. To"
+        " have it anyway, write --split experts."
     )
 
 
