@@ -39,7 +39,7 @@ class Choice:
 
 
 class Workshop(Protocol):
-    """What a cut is made with: `node.expert_cuts.CutWorkshop`."""
+    """What a cut is made with: `node.cut_workshop.CutWorkshop`."""
 
     async def choose(self, tell: Tell) -> Choice: ...
 
