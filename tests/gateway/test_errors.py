@@ -60,6 +60,13 @@ def test_an_engine_that_is_not_ready_may_say_when_it_will_be(given, kept):
     assert isinstance(error, Unavailable) and error.retry_after_s == kept
 
 
+def test_answers_that_outgrow_their_context_together_may_be_asked_for_again():
+    body = b'{"error": {"code": 500, "message": "Context size has been exceeded.", "type": "server_error"}}'
+    error = read_engine_error(500, body)
+    assert error.http_status == 503 and isinstance(error, Unavailable) and error.retry_after_s == 2
+    assert "max_tokens" in str(error)
+
+
 def test_other_failures_of_the_engine_are_a_502_with_its_words():
     error = read_engine_error(500, told("Compute error."))
     assert error.http_status == 502

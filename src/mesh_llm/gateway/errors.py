@@ -25,6 +25,10 @@ CALLERS_MISTAKES = (
 )
 """Found in the text of llama-server's 500 and 501 answers to requests that no second try can save."""
 
+CONTEXT_IS_FULL = "context size has been exceeded"
+"""llama-server's words (server-context.cpp), to all under way, when their answers together have outgrown the
+context that they share."""
+
 RETRY_AFTER_S = 2
 """Where an engine that is not ready does not say itself when it will be."""
 
@@ -91,6 +95,12 @@ def read_engine_error(status: int, body: bytes) -> MeshError:
     if status == 503:
         return Unavailable(
             f"The engine is not ready: {message.rstrip('.')}. Try again.", retry_after_s=_wait(error)
+        )
+    if CONTEXT_IS_FULL in message.lower():
+        return Unavailable(
+            "The answers under way have outgrown the context that they share and were broken off. Try again, "
+            "with a smaller max_tokens, or start the model with a larger --ctx-size.",
+            retry_after_s=RETRY_AFTER_S,
         )
     if status in (400, 413, 422) or any(mistake in message.lower() for mistake in CALLERS_MISTAKES):
         return EngineRefused(
