@@ -208,6 +208,7 @@ async def test_with_a_key_nobody_gets_in_without_it(store: Path, tmp_path: Path)
         (["--device", "CUDA9", "--model", MODEL], "CUDA9"),
         (["--api-key", "with space"], "--api-key"),
         (["--modle"], "--modle"),
+        (["--model", MODEL, "--split", "experts", "--port", "0", "--console", "0"], "--split layers"),
     ],
 )
 async def test_a_wrong_flag_is_named(store: Path, tmp_path: Path, flags: list[str], word: str):

@@ -140,6 +140,8 @@ class OwnModels:
 
     def _must_be_split(self, facts: ModelFacts) -> bool:
         """Where somebody said so, and where it could not be alone on this machine. Raises RequestRefused."""
+        if self._settings.split_by == "experts" and facts.experts < 2:
+            return True  # which is refused with the reason by whoever cuts experts
         return self._settings.stages is not None or least(facts, self.wish).total > self.memory_bytes
 
     def shortfall(self, model: "LocalModel | HubModel") -> str:
