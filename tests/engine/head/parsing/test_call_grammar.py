@@ -6,6 +6,7 @@ import pytest
 from llguidance import LLMatcher, LLTokenizer
 
 from mesh_llm.engine.head.families import Family
+from mesh_llm.engine.head.parsing.answer_parser import Form
 from mesh_llm.engine.head.parsing.call_grammar import FORMS, call_grammar
 from mesh_llm.engine.head.parsing.parsers import preserved
 from mesh_llm.engine.head.parsing.tools import Tool
@@ -63,6 +64,26 @@ def test_a_call_that_is_required_is_not_left_out(family: Family):
     assert wish is not None
     assert refused_at(wish.grammar, "Hello, world.") == 0
     assert refused_at(wish.grammar, "") == 0
+
+
+def test_no_thought_begins_before_a_required_call_where_the_prompt_has_ended_them():
+    """A template that closes the thinking itself, as those of Qwen do without it."""
+    form = Recording(Family.HERMES, {"text": ""}).form
+    call = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
+    thought = f"<think>\nhm\n</think>\n\n{call}"
+
+    def refused(form: Form, text: str) -> int | None:
+        wish = call_grammar(Family.HERMES, form, "required", control={}, parallel=True)
+        assert wish is not None
+        return refused_at(wish.grammar, text)
+
+    free = replace(form, opening="", thinking_is_open=False)
+    assert refused(free, thought) is None and refused(free, call) is None
+    begun = replace(form, opening="<think>\n", thinking_is_open=True)
+    assert refused(begun, f"hm\n</think>\n\n{call}") is None
+    ended = replace(form, opening="<think>\n\n</think>\n\n", thinking_is_open=False)
+    assert refused(ended, call) is None
+    assert refused(ended, thought) == len("<t")  # where a call would go on with `tool_call>`
 
 
 @pytest.mark.parametrize("family", sorted(set(FORMS) - {Family.GEMMA}, key=str), ids=str)
