@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import random
 from pathlib import Path
@@ -31,7 +32,7 @@ LENGTHS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predic
 
 POSTS = sorted(path for path, item in DOCUMENT["paths"].items() if "post" in item)
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
-EACH = max(1, CASES // (len(POSTS) * len(MODES) * 2))
+EACH = math.ceil(CASES / (len(POSTS) * len(MODES) * 2))
 
 
 def test_the_document_names_every_path_and_no_other():
