@@ -49,7 +49,7 @@ def test_any_ranking_comes_back_as_it_was(first: list[int], second: list[int]):
         (b"", "cut off"),
         (changed()[:-20], "cut off"),
         (b"\xff\xfe", "cut off"),
-        (b"[" * 100_000, "cut off"),
+        (b"[" * 4000, "cut off"),
         (b"[]", "no JSON object"),
         (changed(version=2), "has version 2, known is 1"),
         (changed(model="cd" * 16), "of another model's files"),
@@ -62,7 +62,7 @@ def test_any_ranking_comes_back_as_it_was(first: list[int], second: list[int]):
         (changed(layers={"1": [0, 1, 2, 3], "2": "0123"}), "4 experts of layer 2 once"),
         (changed(layers={"1": [0, 1, 2, 3], "2": [0, 1, 2, 3]}), "altered"),
         (changed(digest="00"), "altered"),
-        (b" " * (8 * 2**20 + 1), "more than"),
+        (b" " * 4353, "more than 4,352 bytes"),
     ],
 )
 def test_what_does_not_check_is_refused_with_the_reason(text: bytes, why: str):

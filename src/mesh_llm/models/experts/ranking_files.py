@@ -22,6 +22,21 @@ RANKING_BYTES_MAX = 8 * 2**20
 
 SOURCE_CHARACTERS_MAX = 200
 
+ID_BYTES_MAX = 16
+"""Of an expert in a list, with what separates it; also where each stands in a line of its own."""
+
+LAYER_BYTES_MAX = 64
+"""That are not its experts."""
+
+OTHER_BYTES_MAX = 4096
+"""That are no lists."""
+
+
+def ranking_bytes_max(shape: ExpertShape) -> int:
+    """That a ranking of such a mixture can have: read as JSON it takes some twenty times as much memory."""
+    lists = len(shape.layers) * (LAYER_BYTES_MAX + shape.experts * ID_BYTES_MAX)
+    return min(RANKING_BYTES_MAX, OTHER_BYTES_MAX + lists)
+
 
 def encode_ranking(identity: str, ranking: ExpertRanking) -> str:
     """`identity`: of the model's files."""
@@ -39,13 +54,14 @@ def encode_ranking(identity: str, ranking: ExpertRanking) -> str:
 def decode_ranking(text: bytes, identity: str, shape: ExpertShape) -> ExpertRanking:
     """Raises ModelDamaged with the reason: cut off, of another version or model, not of each layer and
     expert."""
-    fields = _fields(text)
+    fields = _fields(text, ranking_bytes_max(shape))
     if fields.get("model") != identity:
         raise _unusable("it is of another model's files")
     source, digest = fields.get("source"), fields.get("digest")
     if not isinstance(source, str):
         raise _unusable("it does not say where it is from")
-    ranking = ExpertRanking.of(_lists(fields.get("layers"), shape), source[:SOURCE_CHARACTERS_MAX])
+    shown = "".join(filter(str.isprintable, source[:SOURCE_CHARACTERS_MAX]))
+    ranking = ExpertRanking.of(_lists(fields.get("layers"), shape), shown)
     if ranking.digest != digest:
         raise _unusable("its lists have been altered")
     return ranking
@@ -93,9 +109,9 @@ async def kept_ranking(
     return made
 
 
-def _fields(text: bytes) -> Mapping[str, object]:
-    if len(text) > RANKING_BYTES_MAX:
-        raise _unusable(f"it has more than {RANKING_BYTES_MAX:,} bytes")
+def _fields(text: bytes, bytes_max: int) -> Mapping[str, object]:
+    if len(text) > bytes_max:
+        raise _unusable(f"it has more than {bytes_max:,} bytes")
     try:
         fields = cast("object", json.loads(text))
     except (ValueError, RecursionError):
