@@ -2,15 +2,19 @@
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any, Protocol
 
-from mesh_llm.gateway.json_values import Json, as_list, as_object
+from mesh_llm.gateway.json_values import Json, as_list, as_object, text
 
 CONVERSATIONS_MAX = 4096
 """A few hundred kB; the least recently continued is forgotten first."""
 
 FORGOTTEN_AFTER_S = 20 * 60.0
 """An engine with little memory has dropped the prompt by then."""
+
+SESSION_FORGOTTEN_AFTER_S = 24 * 3600.0
+"""Where others would answer differently: who comes back to a conversation comes within a day."""
 
 TEXT_BYTES_READ = 4096
 """Of each text: enough to tell conversations apart, and an image costs nothing."""
@@ -20,9 +24,12 @@ ENTRIES_READ = 64
 
 DEPTH_READ = 6
 
+SESSION_FIELDS = ("session_id", "prompt_cache_key", "user", "safety_identifier")
+"""By which clients say what belongs together, the narrower first: OpenAI's, but for the first, which is ours
+and other routers'."""
 
-SESSION_FIELDS = ("session_id", "user")
-"""By which clients say what belongs together, the narrower first."""
+METADATA, METADATA_USER = "metadata", "user_id"
+"""Anthropic's: an object with a field of that name."""
 
 
 class _Hash(Protocol):
@@ -53,14 +60,25 @@ def conversation_key(model: str, body: Json) -> bytes | None:
 def session_key(model: str, body: Json) -> bytes | None:
     """What has to be answered by one server because others would answer differently: what the client calls a
     session, else its user, else the conversation."""
-    for name in SESSION_FIELDS:
-        said = body.get(name)
+    for name, said in _sessions(body):
         if isinstance(said, str) and said:
             digest = hashlib.blake2b(digest_size=16)
             for part in (model, name, said):
                 _feed(digest, part, DEPTH_READ)
             return digest.digest()
     return conversation_key(model, body)
+
+
+def check_sessions(body: Json) -> None:
+    """That what names a session is a string, where it is there. Raises RequestRefused, as OpenAI does."""
+    for name in SESSION_FIELDS:
+        text(body, name)
+    text(as_object(body.get(METADATA)) or {}, METADATA_USER, f"{METADATA}.")
+
+
+def _sessions(body: Json) -> Iterator[tuple[str, Any]]:
+    yield from ((name, body.get(name)) for name in SESSION_FIELDS)
+    yield METADATA, (as_object(body.get(METADATA)) or {}).get(METADATA_USER)
 
 
 def _turns(body: Json) -> list[Any]:
@@ -112,11 +130,13 @@ class Affinity:
     def __init__(self) -> None:
         self._last: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
 
-    def favourite(self, conversation: bytes | None, now: float) -> str | None:
+    def favourite(self, conversation: bytes | None, now: float, *, sticks: bool = False) -> str | None:
+        """`sticks`: it matters who answers, whatever is still in a cache."""
         if conversation is None:
             return None
         where, seen = self._last.get(conversation, ("", 0.0))
-        return where if where and now - seen <= FORGOTTEN_AFTER_S else None
+        bound = SESSION_FORGOTTEN_AFTER_S if sticks else FORGOTTEN_AFTER_S
+        return where if where and now - seen <= bound else None
 
     def remember(self, conversation: bytes | None, where: str, now: float) -> None:
         if conversation is None:
