@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -150,6 +150,9 @@ class JoinedMesh:
             pass
         finally:
             await stream.close()
+
+    def traffic(self) -> Mapping[str, tuple[int, int]]:
+        return {}
 
     def doubt(self, node: NodeId) -> None:
         self.doubted.append(node)

@@ -127,6 +127,23 @@ async def test_metrics_count_requests_and_tokens_per_model():
     assert 'mesh_llm_requests_queued{model="SmolLM2-135M-Instruct"} 0.0' in text
 
 
+async def test_metrics_tell_the_bytes_between_nodes_by_what_they_are_for():
+    class Others:
+        def servers(self):
+            return ()
+
+        def traffic(self):
+            return {"tunnel": (7, 0)}
+
+    async with (
+        client_of([], mesh=Others()) as client,
+        client.session.get(f"{client.url}/metrics") as response,
+    ):
+        text = await response.text()
+    assert 'mesh_llm_mesh_bytes_total{direction="sent",kind="tunnel"} 7.0' in text
+    assert 'mesh_llm_mesh_bytes_total{direction="received",kind="tunnel"} 0.0' in text
+
+
 async def test_a_change_is_told_and_can_be_looked_up():
     calls = []
     async with (

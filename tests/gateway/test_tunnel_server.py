@@ -106,6 +106,9 @@ async def test_nothing_goes_on_to_a_third_node():
         def servers(self):
             raise AssertionError("others were looked for")
 
+        def traffic(self):
+            return {}
+
     async with tunnels([], mesh=Others()) as through:
         head, frames = await read_all(await through.ask(CHAT, model="far"))
     assert head.status == 404 and b"No model is served here" in b"".join(frames)

@@ -167,6 +167,23 @@ async def both_sides_know_who_the_other_is(harness: Harness) -> None:
 
 
 @promised
+async def bytes_are_counted_on_both_sides_by_what_they_are_for(harness: Harness) -> None:
+    async with asyncio.timeout(PATIENCE_S), harness.transport() as here, harness.transport() as there:
+        near = await here.connect(there.me, there.addresses)
+        far = await there.accept()
+        near.trust()
+        far.trust()
+        async with near.stream(Kind.RING) as stream:
+            await stream.send(b"1234")
+            await stream.finish()
+            receiving = await far.accept()
+            assert await everything(receiving) == b"1234"
+            await receiving.close()
+        assert here.traffic.sent == {Kind.RING: 2 + 4} and not here.traffic.received
+        assert there.traffic.received == {Kind.RING: 4} and not there.traffic.sent
+
+
+@promised
 async def bytes_arrive_whole_and_in_order_both_ways_at_once(harness: Harness) -> None:
     chance = Random(1)
     frames = [chance.randbytes(chance.choice((1, 2, 1000, 65536, 200_000))) for _ in range(40)]

@@ -75,7 +75,7 @@ class Gateway:
         self._on_change = on_change
         self._stall_seconds_max = stall_seconds_max
         self._http = HttpUpstream()
-        self._metrics = Metrics()
+        self._metrics = Metrics(mesh.traffic if mesh is not None else dict)
         self._under_way = UnderWay()
         self._lines = Lines(backends, on_change)
 

@@ -1,10 +1,13 @@
 """What the gateway counts: for Prometheus at `/metrics`, and as one frozen record for the console."""
 
 from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from mesh_llm.gateway.exchange import Usage
 
@@ -62,9 +65,32 @@ class Totals:
     completion_tokens: int = 0
 
 
+Traffic = Callable[[], Mapping[str, tuple[int, int]]]
+"""Bytes sent to other nodes and received from them, by what their streams are for."""
+
+
+class _MeshBytes(Collector):
+    """Counted elsewhere, read when somebody asks."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(
+            "mesh_llm_mesh_bytes",
+            "In streams between this node and others; datagrams of gossip apart",
+            labels=("kind", "direction"),
+        )
+        for kind, (sent, received) in self._traffic().items():
+            family.add_metric((kind, "sent"), sent)
+            family.add_metric((kind, "received"), received)
+        yield family
+
+
 class Metrics:
-    def __init__(self) -> None:
+    def __init__(self, traffic: Traffic = dict) -> None:
         self._registry = CollectorRegistry()
+        self._registry.register(_MeshBytes(traffic))
         registry = self._registry
         self._requests = Counter(
             "mesh_llm_requests", "Requests answered", ["model", "endpoint", "status"], registry=registry

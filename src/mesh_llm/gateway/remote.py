@@ -1,6 +1,6 @@
 """What the gateway asks of the mesh: who else serves which model, and a stream to their gateways."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -44,6 +44,11 @@ class Mesh(Protocol):
     def tunnel(self, node: NodeId) -> AbstractAsyncContextManager[TunnelStream]:
         """A stream that the node's gateway answers. Raises Unreachable, and Refused where the node does not
         take this one for a member (both `mesh.transport`)."""
+        ...
+
+    def traffic(self) -> Mapping[str, tuple[int, int]]:
+        """Bytes sent to and received from other nodes on streams since the start, by what the streams are
+        for."""
         ...
 
     def doubt(self, node: NodeId) -> None:

@@ -201,6 +201,7 @@ class IrohTransport:
         self._endpoint = endpoint
         self._tasks = tasks
         self._connections = Connections(tasks, fast)
+        self.traffic = self._connections.traffic
         self._handshakes = 0
         tasks.create_task(self._take_connections(), name="iroh accepts")
 

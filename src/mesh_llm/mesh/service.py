@@ -51,6 +51,7 @@ from mesh_llm.mesh.transport import (
     PeerError,
     Refused,
     Stream,
+    Traffic,
     Transport,
     Unreachable,
 )
@@ -153,6 +154,10 @@ class Mesh:
     @property
     def addresses(self) -> Addresses:
         return self._transport.addresses
+
+    @property
+    def traffic(self) -> Traffic:
+        return self._transport.traffic
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -4,8 +4,9 @@
 `tests/mesh/transport_contract.py`. Nothing here knows who may be in a mesh: that is `peers.py`'s business.
 """
 
+from collections import Counter
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
@@ -62,6 +63,15 @@ class Kind(IntEnum):
 
 VERSIONS: dict[Kind, int] = dict.fromkeys(Kind, 1)
 """Spoken here. A stream of another version is refused with the one that is spoken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes in the frames of all streams of a node since its start. Datagrams are not counted."""
+
+    sent: Counter[Kind] = field(default_factory=Counter[Kind])
+    received: Counter[Kind] = field(default_factory=Counter[Kind])
+    """Without the first two bytes of each stream, which say its kind; those count where they are sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +208,11 @@ class Transport(Protocol):
     @property
     def addresses(self) -> Addresses:
         """Where others may reach this node, as far as it knows by now."""
+        ...
+
+    @property
+    def traffic(self) -> Traffic:
+        """Counted up as it goes."""
         ...
 
     async def connect(self, peer: NodeId, addresses: Addresses) -> Connection:

@@ -1,6 +1,6 @@
 """The mesh as the gateway and the console ask for it: who serves what, tunnels, and who is there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal
 
@@ -9,6 +9,7 @@ from mesh_llm.core.ids import NodeId
 from mesh_llm.gateway.remote import RemoteServer, TunnelStream
 from mesh_llm.mesh.neighbour import Neighbour, Reach
 from mesh_llm.mesh.service import Mesh
+from mesh_llm.mesh.transport import Kind
 
 
 class Neighbourhood:
@@ -29,6 +30,10 @@ class Neighbourhood:
 
     def doubt(self, node: NodeId) -> None:
         self._mesh.doubt(node)
+
+    def traffic(self) -> Mapping[str, tuple[int, int]]:
+        counted = self._mesh.traffic
+        return {kind.name.lower(): (counted.sent[kind], counted.received[kind]) for kind in Kind}
 
     def peers(self) -> tuple[PeerStatus, ...]:
         return tuple(map(self._peer, self._mesh.neighbours()))

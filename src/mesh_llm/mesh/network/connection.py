@@ -25,6 +25,7 @@ from mesh_llm.mesh.transport import (
     PeerError,
     Refused,
     Stream,
+    Traffic,
     Unreachable,
 )
 from mesh_llm.runtime.tasks import beside
@@ -56,9 +57,10 @@ PING_NUMBER = Struct(">Q")
 class CarriedConnection:
     """`mesh.transport.Connection` over a carrier. `run` must run beside it."""
 
-    def __init__(self, carrier: Carrier, fast: TlsPath | None = None) -> None:
+    def __init__(self, carrier: Carrier, fast: TlsPath | None = None, traffic: Traffic | None = None) -> None:
         self._carrier = carrier
         self._fast = fast
+        self._traffic = traffic or Traffic()
         self._links: TlsLinks | None = None
         self._introducing: asyncio.TaskGroup | None = None
         self._trusted = False
@@ -218,7 +220,7 @@ class CarriedConnection:
             await surplus.close()
 
     def _adopt(self, pipe: Pipe) -> FramedStream:
-        stream = FramedStream(pipe, self.peer, self._let_go)
+        stream = FramedStream(pipe, self.peer, self._let_go, self._traffic)
         self._open.add(stream)
         self._note_use()
         if self._closed_here and self._reason is not None:

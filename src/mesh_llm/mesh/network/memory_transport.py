@@ -86,6 +86,7 @@ class MemoryTransport:
         self._network = network
         self._known: dict[NodeId, tuple[str, ...]] = {}
         self._connections = Connections(tasks)
+        self.traffic = self._connections.traffic
 
     @property
     def addresses(self) -> Addresses:

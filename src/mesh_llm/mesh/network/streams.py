@@ -20,7 +20,7 @@ from mesh_llm.mesh.network.frames import (
     data_frame,
     refusal_frame,
 )
-from mesh_llm.mesh.transport import VERSIONS, Kind, NotWanted, PeerError, Refused, Unreachable
+from mesh_llm.mesh.transport import VERSIONS, Kind, NotWanted, PeerError, Refused, Traffic, Unreachable
 
 Result = TypeVar("Result")
 
@@ -60,10 +60,15 @@ class FramedStream:
     """`mesh.transport.Stream` over a pipe."""
 
     def __init__(
-        self, pipe: Pipe, peer: NodeId, on_closed: Callable[["FramedStream"], None] = lambda _: None
+        self,
+        pipe: Pipe,
+        peer: NodeId,
+        on_closed: Callable[["FramedStream"], None] = lambda _: None,
+        traffic: Traffic | None = None,
     ) -> None:
         self._pipe = pipe
         self._peer = peer
+        self._traffic = traffic or Traffic()
         self._kind: Kind | None = None
         self._on_closed = on_closed
         self._decoder = FrameDecoder()
@@ -108,6 +113,7 @@ class FramedStream:
         encoded = data_frame(frame)
         if self._ended_here:
             raise AssertionError("nothing may be sent after the end")
+        self._traffic.sent[self.kind] += len(frame)
         await self._write(encoded)
 
     async def receive(self) -> bytes | None:
@@ -115,6 +121,8 @@ class FramedStream:
             frame = self._last or self._next_frame()
             match frame:
                 case Data(payload):
+                    if self._kind is not None:
+                        self._traffic.received[self._kind] += len(payload)
                     return payload
                 case End():
                     self._last = frame
