@@ -246,6 +246,27 @@ async def test_a_chat_that_must_be_json_is(both):
         assert set(person) == {"name", "age"} and person["age"] <= 99
 
 
+@pytest.mark.parametrize(
+    "form",
+    [{"type": "json_object"}, {"type": "json_schema", "json_schema": {"schema": SCHEMA}}],
+    ids=lambda form: form["type"],
+)
+async def test_json_stands_in_the_fence_that_models_like_and_clients_see_none(both, form):
+    asked = {
+        "messages": [{"role": "user", "content": "Write one sentence about the sea."}],
+        "response_format": form,
+        "logprobs": True,
+        **GREEDY,
+    }
+    theirs, ours = [(await one.post("/v1/chat/completions", asked))[1] for one in both]
+    (expected,), (got,) = theirs["choices"], ours["choices"]
+    assert got["message"]["content"] == expected["message"]["content"]
+    assert got["message"]["content"].startswith("{")
+    said = [[token["token"] for token in choice["logprobs"]["content"]] for choice in (got, expected)]
+    assert said[0] == said[1] and "".join(said[0]).startswith("```json")
+    assert ours["usage"]["completion_tokens"] == theirs["usage"]["completion_tokens"] == 24
+
+
 async def test_what_was_done_is_exposed_to_prometheus(both):
     _, ours = both
     await ours.complete(PROMPTS[0], max_tokens=3)

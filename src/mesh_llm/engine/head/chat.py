@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mesh_llm.core.errors import RequestRefused
-from mesh_llm.engine.head.constraints.wishes import Trigger, Wish
+from mesh_llm.engine.head.constraints.wishes import Wish
 from mesh_llm.engine.head.conversation import Conversation, read_conversation
+from mesh_llm.engine.head.families import Family
 from mesh_llm.engine.head.parsing.answer_parser import AnswerParser, Form
 from mesh_llm.engine.head.parsing.call_grammar import call_grammar
 from mesh_llm.engine.head.parsing.parsers import parser_of, preserved
+from mesh_llm.engine.head.parsing.schema_grammar import schema_grammar
+from mesh_llm.engine.head.parsing.schema_parser import SchemaParser
 from mesh_llm.engine.head.parsing.thinking import opening_of
 from mesh_llm.engine.head.parsing.tools import Tool
 from mesh_llm.engine.head.requests import Body, Fields
@@ -53,13 +56,12 @@ class ChatReader:
         prompt = template.prompt(conversation, now)
         form = self._form(template, conversation, prompt, is_free=wish is None)
         marks = self._marks(preserved(template.family, template.thinking))
-        if wish is not None and wish.is_of_content and form.thinking_is_open and form.thinking is not None:
-            wish = replace(wish, triggers=(Trigger(form.thinking.end.strip(), "end"),))
+        if wish is not None and wish.schema:
+            wish = schema_grammar(template.family, form, wish.schema, control=self._control(marks))
         if form.tools:
             wish = self._calls(template, conversation, form, marks)
             form = replace(form, calls_are_sure=wish is not None)
-        family = template.family
-        return Chat(prompt.text, lambda: parser_of(family, form), wish, frozenset(marks.values()))
+        return Chat(prompt.text, _parsers(template.family, form, wish), wish, frozenset(marks.values()))
 
     def _form(
         self, template: ChatTemplate, conversation: Conversation, prompt: Prompt, *, is_free: bool
@@ -85,9 +87,12 @@ class ChatReader:
             template.family,
             form,
             "required" if conversation.tool_choice == "required" else "auto",
-            control={text: token for text, token in marks.items() if not self._tokenizer.piece(token)},
+            control=self._control(marks),
             parallel=template.abilities.parallel_tool_calls if parallel is None else parallel,
         )
+
+    def _control(self, marks: Mapping[str, int]) -> dict[str, int]:
+        return {text: token for text, token in marks.items() if not self._tokenizer.piece(token)}
 
     def _marks(self, texts: frozenset[str]) -> dict[str, int]:
         """Those that are one token each: `common_sampling_add_preserved_tokens` of sampling.cpp."""
@@ -96,6 +101,13 @@ class ChatReader:
             for text in sorted(texts)
         }
         return {text: cut[0] for text, cut in cuts.items() if len(cut) == 1}
+
+
+def _parsers(family: Family, form: Form, wish: Wish | None) -> Callable[[], AnswerParser]:
+    if wish is None or not wish.schema or form.content_is_open:
+        return lambda: parser_of(family, form)
+    thinking = form.thinking if form.thoughts_are_content else None
+    return lambda: SchemaParser(parser_of(family, form), thinking)
 
 
 def _tool(function: Body) -> Tool:

@@ -11,9 +11,9 @@ START = "%llguidance {}\nstart: %json "
 
 def schema_of(body):
     wish = read_wish(body)
-    assert wish is not None and wish.is_of_content and not wish.triggers
-    assert wish.grammar.startswith(START)
-    schema = json.loads(wish.grammar.removeprefix(START))
+    assert wish is not None and not wish.triggers
+    assert wish.grammar == START + wish.schema
+    schema = json.loads(wish.schema)
     assert "whitespace_pattern" in schema.pop("x-guidance")
     return schema
 

@@ -78,7 +78,5 @@ def _pattern(trigger: Trigger) -> re.Pattern[bytes]:
     match trigger.kind:
         case "word":
             return re.compile(re.escape(text))
-        case "end":
-            return re.compile(re.escape(text) + b"()")
         case "pattern":
             return re.compile(text)

@@ -27,9 +27,9 @@ class Trigger:
     """What sets a lazy grammar to work, when the answer has said it."""
 
     text: str
-    kind: Literal["word", "pattern", "end"] = "word"
+    kind: Literal["word", "pattern"] = "word"
     """word: the grammar begins with the text itself. pattern: with the first group of this regular
-    expression (never one of a client's). end: behind the text."""
+    expression (never one of a client's)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Wish:
     """GBNF whose start is `root`, or Lark for llguidance behind a line that begins with %llguidance."""
     triggers: tuple[Trigger, ...] = ()
     """None: from the first token on."""
-    is_of_content: bool = False
-    """Whether thoughts may come before it, where they have begun already."""
+    schema: str = ""
+    """Of an answer that is JSON: what llguidance's `%json` takes. In chats more may stand around it."""
 
 
 def read_wish(body: Body) -> Wish | None:
@@ -63,7 +63,7 @@ def json_wish(schema: object) -> Wish:
     if isinstance(schema, dict):
         asked = {**cast(Body, schema or {"type": "object"}), "x-guidance": {"whitespace_pattern": BLANKS}}
     text = msgspec.json.encode(asked).decode()
-    return Wish(f"{LLGUIDANCE} {{}}\nstart: %json {text}", is_of_content=True)
+    return Wish(f"{LLGUIDANCE} {{}}\nstart: %json {text}", schema=text)
 
 
 def _schema(body: Body) -> object:

@@ -14,7 +14,6 @@ from mesh_llm.engine.head.parsing import (
     deepseek_dsml,
     gemma,
     glm,
-    harmony,
     hermes,
     minimax,
     mistral,
@@ -24,6 +23,7 @@ from mesh_llm.engine.head.parsing.answer_parser import Form
 from mesh_llm.engine.head.parsing.call_forms import FORMS, CallForm
 from mesh_llm.engine.head.parsing.lark import SPACE, Lark
 from mesh_llm.engine.head.parsing.qwen_coder import bare_begins
+from mesh_llm.engine.head.parsing.thought_grammar import thoughts
 
 TRIGGERS: Mapping[Family, tuple[str, ...]] = {
     Family.HERMES: (hermes.BEGIN,),
@@ -65,7 +65,7 @@ def call_grammar(
     if family is Family.QWEN_CODER:
         begin = f"{lark.literal(qwen_coder.BEGIN)} {SPACE}"
         calls = f"({begin})? {calls}" if bare_begins(form) else f"{begin} {calls}"
-    lark.rule("start", calls if choice == "auto" else f"{_thoughts(lark, family, form)} ({calls})")
+    lark.rule("start", calls if choice == "auto" else f"{thoughts(lark, family, form) or SPACE} ({calls})")
     return Wish(lark.text(), triggers)
 
 
@@ -88,20 +88,3 @@ def _calls(lark: Lark, form: CallForm, answer: Form, *, parallel: bool) -> str:
 
 def _mark(lark: Lark, text: str) -> str:
     return f"{lark.literal(text)} {SPACE}" if text else ""
-
-
-def _thoughts(lark: Lark, family: Family, form: Form) -> str:
-    """What comes before a call that is required."""
-    if family is Family.HARMONY:
-        header = lark.literal(f"{harmony.CHANNEL}analysis{harmony.MESSAGE}")
-        then = lark.literal(f"{harmony.START}assistant")
-        one = lark.rule("thought", f"{header} {lark.until(harmony.END)} {then}")
-        begun = f"{lark.until(harmony.END)} {then} " if form.thinking_is_open else ""
-        return f"{begun}({one})*"
-    is_over = form.content_is_open or (form.opening and not form.thinking_is_open)
-    if form.thinking is None or is_over or not form.thinking.end.strip():
-        return SPACE
-    rest = f"{lark.until(form.thinking.end.strip())} {SPACE}"
-    if form.thinking_is_open or not form.thinking.begin.strip():
-        return rest
-    return f"{SPACE} ({lark.literal(form.thinking.begin.strip())} {rest})?"

@@ -11,6 +11,9 @@ from mesh_llm.engine.head.parsing.schema_types import as_object
 SPACE = "space"
 """Rule: white space between parts, so little that nobody stays there."""
 
+HEAD = '%llguidance {"no_forcing": true}\n'
+"""What leaves no choice may be said in any tokens, as with llama.cpp's grammars."""
+
 JSON_SPACE = {"x-guidance": {"whitespace_pattern": BLANKS}}
 """Option of its JSON grammars."""
 DEFINITIONS = ("$defs", "definitions")
@@ -32,7 +35,7 @@ class Lark:
         return len(self._rules)
 
     def text(self) -> str:
-        return "%llguidance {}\n" + "".join(f"{name}: {body}\n" for name, body in self._rules.items())
+        return HEAD + "".join(f"{name}: {body}\n" for name, body in self._rules.items())
 
     def rule(self, name: str, body: str) -> str:
         self._rules[name] = body
