@@ -18,6 +18,7 @@ from mesh_llm.core.offers import CutOffer
 from mesh_llm.core.progress import Progress
 from mesh_llm.core.serving import Condition, Failed, Ready, ServedModel, Stopped, Waiting
 from mesh_llm.engine.supervisor import DROP_SECONDS_MAX, Supervisor
+from mesh_llm.node.measuring import Tell
 from mesh_llm.node.mixtures import MixtureSource
 from mesh_llm.planner.expert_plan import ExpertCut
 from mesh_llm.runtime.dropping import Droppable, UntilUnused
@@ -26,8 +27,6 @@ from mesh_llm.runtime.tasks import beside
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 10.0
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Workshop(Protocol):
 
     async def supervise(self, file: Path) -> Supervisor: ...
 
-    async def quality(self, choice: Choice, file: Path) -> Quality | None: ...
+    async def quality(self, choice: Choice, file: Path, tell: Tell) -> Quality | None: ...
 
     async def wait_for_another(self, choice: Choice) -> None:
         """Returns when the cut should hold other experts, which for most layouts is never."""
@@ -122,6 +121,7 @@ class CutModel:
                 await asyncio.sleep(RETRY_SECONDS)
             except EngineFailed as error:
                 logger.error("%s: %s", self._source.name, error)
+                self._offer = replace(self._offer, measuring="")  # others wait no longer
                 self._become(Failed(str(error)))
                 return
 
@@ -135,6 +135,7 @@ class CutModel:
             choice=choice.kept.digest,
             kept=kept,
             quality=None,
+            measuring="",
         )
         self._tell(f"cutting {kept} of {experts} experts of each layer")
         async with self._workshop.cut(choice, self._fetched) as file:
@@ -164,16 +165,27 @@ class CutModel:
             assert self._supervisor is not None, "it is judged only while its engine runs"
             await self._supervisor.wait_for_change()
         try:
-            quality = await self._workshop.quality(choice, file)
+            quality = await self._quality(choice, file)
+            logger.info("%s: %.2f x the perplexity of the whole model", self._source.name, quality.ratio)
         except (EngineFailed, DiskFull) as error:
             logger.warning("%s: what its cut costs is not known: %s", self._source.name, error)
-            return
-        if quality is not None:
-            logger.info("%s: %.2f x the perplexity of the whole model", self._source.name, quality.ratio)
-        self._offer = replace(self._offer, quality=quality)
+            quality = None
+        self._offer = replace(self._offer, quality=quality, measuring="")
         self._on_change()
 
-    def _tell(self, what: str) -> None:
+    async def _quality(self, choice: Choice, file: Path) -> Quality:
+        """Where this node cannot measure it, another one may tell it one day."""
+        while True:
+            quality = await self._workshop.quality(choice, file, self._tell)
+            if quality is not None:
+                return quality
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _tell(self, what: str, measuring: str = "") -> None:
+        """People see it while no engine runs, other nodes what is being measured at any time."""
+        if measuring != self._offer.measuring:
+            self._offer = replace(self._offer, measuring=measuring)
+            self._on_change()
         self._become(Waiting(what))
 
     def _fetched(self, progress: Progress) -> None:

@@ -5,14 +5,15 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from mesh_llm.core.errors import ModelDamaged
 from mesh_llm.core.experts import ExpertLayout, ExpertRanking, Kept, Quality
 from mesh_llm.core.ids import NodeId
-from mesh_llm.core.offers import CutOffer
+from mesh_llm.core.offers import MEASURES_NOW, WOULD_MEASURE, CutOffer
 from mesh_llm.core.progress import Progress
 from mesh_llm.engine.experts.judging import judge
 from mesh_llm.engine.experts.settings import Loading
@@ -26,8 +27,9 @@ from mesh_llm.models.gguf.model_facts import facts_of
 from mesh_llm.models.library import LocalModel
 from mesh_llm.models.stages.ranges import FileRanges, RangeSource
 from mesh_llm.models.threads import run_to_end
-from mesh_llm.node.cut_model import Choice, Tell
+from mesh_llm.node.cut_model import Choice
 from mesh_llm.node.expert_rankings import ExpertRankings
+from mesh_llm.node.measuring import LOOK_SECONDS, Tell, had_elsewhere
 from mesh_llm.node.mixtures import MixtureSource
 from mesh_llm.node.own_models import OwnModels
 from mesh_llm.node.settings import Doors
@@ -37,13 +39,8 @@ from mesh_llm.splits.peer_ranges import PartFile, PeerRanges
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 2.0
-"""Between looks at who else has a cut of the model."""
-
 SETTLED_LOOKS = 5
 """So often the same other list must have been wanted: nodes that come and go at once cost no restart."""
-
-REFERENCE_FILE = "reference"
 
 
 class CutWorkshop:
@@ -79,14 +76,9 @@ class CutWorkshop:
             counts |= {node: cut.kept for node, cut in self._others() if cut.kept}
         return dealt(self._source.mixture.shape, ranking, counts, self._layout)[self._mesh.me]
 
-    def _others(self) -> list[tuple[NodeId, CutOffer]]:
+    def _others(self) -> Sequence[tuple[NodeId, CutOffer]]:
         """Who else has a cut of this model, and which."""
-        return [
-            (neighbour.advert.node, served.offer.cut)
-            for neighbour in self._mesh.neighbours()
-            for served in neighbour.advert.models
-            if served.offer.cut is not None and served.offer.cut.model == self._source.identity
-        ]
+        return self._rankings.offers(self._source.identity)
 
     async def wait_for_another(self, choice: Choice) -> None:
         if self._layout == "best":
@@ -154,34 +146,81 @@ class CutWorkshop:
         model = LocalModel(source.name, (file,), size, facts, None, source.aliases, (None,))
         return self._models.supervise(model, self._planned.fit)
 
-    async def quality(self, choice: Choice, file: Path) -> Quality | None:
-        """Known, told by a member that keeps the same, or measured; None where that is impossible here.
-        Raises EngineFailed, DiskFull."""
+    @property
+    def can_judge(self) -> bool:
+        """Whether the whole model is here to be compared with."""
+        return bool(self._source.files)
+
+    async def known(self, choice: Choice) -> Quality | None:
+        """What the cut costs, as measured on this disk or told by a member that keeps the same."""
         identity, digest = self._source.identity, choice.kept.digest
-        path = file.with_suffix(".quality.json")
         try:
-            known = await run_to_end(read_quality, path, identity, digest)
+            measured = await run_to_end(read_quality, self._quality_path(choice), identity, digest)
         except ModelDamaged as error:
             logger.warning("%s: %s", self._source.name, error)
-            known = None
-        known = known or self._told(digest)
-        if known is not None or not self._source.files:
-            return known
-        quality = await self._measured(file)
-        await run_to_end(write_quality, path, identity, digest, quality)
+            measured = None
+        return measured or self._told(digest)
+
+    async def quality(self, choice: Choice, file: Path, tell: Tell, threads: int = 1) -> Quality | None:
+        """Known, told by a member that measures it now, or measured; None where that is impossible here.
+
+        `threads`: one beside an engine that answers. Raises EngineFailed, DiskFull.
+        """
+        said = WOULD_MEASURE if self.can_judge else ""
+        tell("what it costs is to be measured", said)
+        told = await had_elsewhere(
+            self._mesh.me if self.can_judge else None,
+            partial(self._judging, choice.kept.digest),
+            partial(self.known, choice),
+            lambda node: tell(f"waiting for {self._mesh.name_of(node)} to measure what it costs", said),
+            asyncio.sleep,
+        )
+        if told is not None or not self.can_judge:
+            return told
+        return await self._judged_alone(choice, file, tell, threads)
+
+    async def _judged_alone(self, choice: Choice, file: Path, tell: Tell, threads: int) -> Quality:
+        """Another process may have judged the same on this disk meanwhile."""
+
+        def waiting() -> None:
+            tell("waiting for another process on this machine, which measures it", MEASURES_NOW)
+
+        identity = self._source.identity
+        async with self._store.measuring(identity, waiting):
+            known = await self.known(choice)
+            if known is not None:
+                return known
+            quality = await self._measured(file, tell, threads)
+            path = self._quality_path(choice)
+            await run_to_end(write_quality, path, identity, choice.kept.digest, quality)
         return quality
+
+    def _quality_path(self, choice: Choice) -> Path:
+        return self._store.quality_path(self._source.identity, choice.ranking.digest, choice.kept)
 
     def _told(self, digest: str) -> Quality | None:
         return next((cut.quality for _, cut in self._others() if cut.choice == digest and cut.quality), None)
 
-    async def _measured(self, file: Path) -> Quality:
-        def loading(path: Path) -> Loading:
-            return Loading(str(path), threads=1, repacks=False)  # beside an engine that answers
+    def _judging(self, digest: str) -> Mapping[NodeId, str]:
+        """Who keeps the same, and does not know either."""
+        same = [(node, cut) for node, cut in self._others() if cut.choice == digest]
+        return {node: cut.measuring for node, cut in same if cut.quality is None}
 
+    async def _measured(self, file: Path, tell: Tell, threads: int) -> Quality:
+        def loading(path: Path) -> Loading:
+            return Loading(
+                str(path), threads, repacks=False
+            )  # more than this node has room for stays on disk
+
+        def on_share(word: str, share: float) -> None:
+            tell(f"measuring what it costs: {word} {share:.0%}", MEASURES_NOW)
+
+        tell("measuring what it costs", MEASURES_NOW)
         return await judge(
             loading(self._source.files[0]),
             loading(file),
             identity=self._source.identity,
-            reference=self._store.folder_of("cut", self._source.identity) / REFERENCE_FILE,
+            reference=self._store.reference_path(self._source.identity),
             environment=self._environment,
+            on_share=on_share,
         )

@@ -1,4 +1,5 @@
-"""Mixtures of experts that this node cannot hold whole and serves as cuts, with `--split experts`.
+"""Mixtures of experts that this node cannot hold whole and serves as cuts: with `--split experts` at once,
+else where `undecided_mixture.py` finds that there is no better way.
 
 How it goes, for each such model:
 1. Its header says what it is (`mixtures.py`); what is no mixture, or cannot be cut, is refused at the start.
@@ -15,14 +16,17 @@ Counterpart: `splitting.py`, which runs models over several nodes in layers. No 
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from mesh_llm.core.errors import DoesNotFit
+from mesh_llm.core.errors import DoesNotFit, RequestRefused
 from mesh_llm.core.quantities import human_bytes
 from mesh_llm.core.serving import ServedModel
 from mesh_llm.mesh.service import Mesh
 from mesh_llm.models.experts.cut_store import CutStore
 from mesh_llm.models.experts.detection import notes
+from mesh_llm.models.hub_model import HubModel
+from mesh_llm.models.library import LocalModel
 from mesh_llm.models.records import Records
 from mesh_llm.models.stages.manifests import Manifests
 from mesh_llm.node.cut_model import CutModel
@@ -46,28 +50,34 @@ class ExpertCuts:
         mesh: Mesh,
         manifests: Manifests,
         records: Records,
+        room: Callable[[], int],
         changes: Bell,
     ) -> None:
+        """`room`: bytes that neither this node's own models nor others have taken."""
         self._settings = settings
         self._doors = doors
         self._own_models = models
         self._mesh = mesh
         self._manifests = manifests
         self._records = records
+        self._room = room
         self._changes = changes
         self._store = CutStore(settings.places)
         self.rankings = ExpertRankings(self._store, mesh, models, doors.environment)
         self.models: tuple[CutModel, ...] = ()
+        """That were asked for."""
         self.sources: Mapping[str, MixtureSource] = {}
-        """By identity."""
+        """Theirs, by identity."""
 
-    async def run(self) -> None:
-        """Until cancelled. Raises MeshError where a model cannot be cut, or no cut of it fits."""
+    async def begin(self) -> None:
+        """With what was asked for. Raises MeshError where a model cannot be cut, or no cut of it fits."""
         wanted = self._own_models.to_split
         sources = [await mixture_source(model, self._manifests, self._records) for model in wanted]
         self.sources = {source.identity: source for source in sources}
         self.models = tuple(map(self._model, sources))
-        self._changes.ring()
+
+    async def run(self) -> None:
+        """Serves what it began with, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for model in self.models:
                 tasks.create_task(self._run(model), name=repr(model))
@@ -78,13 +88,42 @@ class ExpertCuts:
         self.models = tuple(each for each in self.models if each is not model)
         self._changes.ring()
 
+    async def source(self, model: LocalModel | HubModel) -> MixtureSource | None:
+        """None where it is no mixture, or one that cannot be cut. Raises ModelDamaged."""
+        if model.facts.experts < 2:
+            return None
+        try:
+            return await mixture_source(model, self._manifests, self._records)
+        except RequestRefused as refusal:
+            logger.info("%s", refusal)
+            return None
+
+    def planned(self, source: MixtureSource) -> ExpertCut | NoCut:
+        """What fits now. Raises RequestRefused for a context beyond the model's."""
+        return expert_cut(source.mixture, self._room(), self._own_models.wish)
+
+    def workshop(self, source: MixtureSource, planned: ExpertCut) -> CutWorkshop:
+        return CutWorkshop(
+            source,
+            planned,
+            self._settings.expert_layout,
+            self.rankings,
+            self._store,
+            self._mesh,
+            self._own_models,
+            self._doors,
+        )
+
     def _model(self, source: MixtureSource) -> CutModel:
-        """Takes its memory. Raises DoesNotFit."""
-        models = self._own_models
-        planned = expert_cut(source.mixture, models.room_bytes, models.wish)
+        """Raises DoesNotFit."""
+        planned = self.planned(source)
         if isinstance(planned, NoCut):
             raise DoesNotFit(f"{source.name}: {planned.because}")
-        models.take(planned.fit.need.total)
+        return self.model(source, planned)
+
+    def model(self, source: MixtureSource, planned: ExpertCut) -> CutModel:
+        """Takes its memory. To be run."""
+        self._own_models.take(planned.fit.need.total)
         logger.info(
             "%s: %d of %d experts of each layer fit here, in %s",
             source.name,
@@ -94,19 +133,10 @@ class ExpertCuts:
         )
         for note in notes(source.headers):
             logger.warning("%s: %s", source.name, note)
-        workshop = CutWorkshop(
-            source,
-            planned,
-            self._settings.expert_layout,
-            self.rankings,
-            self._store,
-            self._mesh,
-            models,
-            self._doors,
-        )
-        return CutModel(source, planned, self._served(source, planned), workshop, self._changes.ring)
+        workshop = self.workshop(source, planned)
+        return CutModel(source, planned, self.served(source, planned), workshop, self._changes.ring)
 
-    def _served(self, source: MixtureSource, planned: ExpertCut) -> ServedModel:
+    def served(self, source: MixtureSource, planned: ExpertCut) -> ServedModel:
         """Before it is cut."""
         return ServedModel(
             name=source.name,
@@ -120,3 +150,25 @@ class ExpertCuts:
             embeddings=planned.fit.embeddings,
             created=int(self._doors.clock.epoch()),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class CutsOfOne:
+    """`undecided_mixture.Cuts`."""
+
+    cuts: ExpertCuts
+    source: MixtureSource
+    threads: int
+
+    @property
+    def can_judge(self) -> bool:
+        return bool(self.source.files)
+
+    def planned(self) -> ExpertCut | NoCut:
+        return self.cuts.planned(self.source)
+
+    def workshop(self, planned: ExpertCut) -> CutWorkshop:
+        return self.cuts.workshop(self.source, planned)
+
+    def model(self, planned: ExpertCut) -> CutModel:
+        return self.cuts.model(self.source, planned)

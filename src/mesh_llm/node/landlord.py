@@ -24,6 +24,7 @@ from mesh_llm.models.stages.store import StageStore
 from mesh_llm.models.threads import run_to_end
 from mesh_llm.node.guests import Guests, wish_of
 from mesh_llm.node.own_models import OwnModels
+from mesh_llm.node.split_sources import identity_of
 from mesh_llm.planner.capacity import shares
 from mesh_llm.planner.fit import fit
 from mesh_llm.planner.memory import KV_TYPES
@@ -69,6 +70,8 @@ class NodeLandlord:
     def admit(self, leader: NodeId, assign: Assign) -> Generator[None]:
         if assign.kv_type not in KV_TYPES:
             raise RequestRefused(f"this node knows no KV cache of type {assign.kv_type}")
+        if assign.model != identity_of(assign.parts):
+            raise RequestRefused("these files are not of that model: the leader should run the same version")
         lease = Lease(assign.model, leader, assign.memory_bytes)
         refusal = self._leases.ask(lease, self._models.room_bytes, self._claims(assign.model))
         if refusal is not None:

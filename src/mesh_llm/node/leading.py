@@ -4,6 +4,7 @@ import logging
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from mesh_llm.core.errors import Unavailable
@@ -23,7 +24,7 @@ from mesh_llm.node.own_speed import OwnSpeed
 from mesh_llm.node.settings import Doors, NodeSettings
 from mesh_llm.planner.capacity import shares
 from mesh_llm.planner.split_plan import Plan, Stages
-from mesh_llm.planner.split_view import SplitWish, StageHost
+from mesh_llm.planner.split_view import SplitView, SplitWish, StageHost
 from mesh_llm.planner.splitting import plan
 from mesh_llm.splits.assembly import OnRing
 from mesh_llm.splits.leases import Lease, Leases
@@ -55,6 +56,14 @@ def served_split(source: SplitSource, slots: int, now: float) -> ServedModel:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the leader saw last, and planned of it."""
+
+    view: SplitView
+    plan: Plan
+
+
 class Leading:
     """`splits.split_model.Scene`, and the launcher of its head."""
 
@@ -82,6 +91,8 @@ class Leading:
         self._store = store
         self._leases = leases
         self._claims = claims
+        self.outlook: Outlook | None = None
+        """None before the first plan."""
 
     def claims(self, model: str) -> Mapping[NodeId, SplitClaim]:
         return {node: claim for node, claim in self._claims(model).items() if node != self._mesh.me}
@@ -99,7 +110,9 @@ class Leading:
         wish = SplitWish(
             self._settings.context_length, self._settings.slots, self._models.batch, self._settings.stages
         )
-        return plan(self._source.cuttable, view, wish)
+        planned = plan(self._source.cuttable, view, wish)
+        self.outlook = Outlook(view, planned)
+        return planned
 
     @asynccontextmanager
     async def launch_head(

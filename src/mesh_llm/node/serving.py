@@ -32,6 +32,7 @@ from mesh_llm.node.neighbourhood import Neighbourhood
 from mesh_llm.node.own_models import OwnModels
 from mesh_llm.node.settings import Doors, NodeSettings
 from mesh_llm.node.splitting import Splitting
+from mesh_llm.node.undecided_mixture import UndecidedMixture
 from mesh_llm.node.verbs import NodeVerbs
 from mesh_llm.runtime.bell import Bell
 from mesh_llm.runtime.listening import listen, port_of
@@ -145,7 +146,13 @@ class Serving:
             chance=self._doors.chance,
             on_change=self._changes.ring,
             mesh=self._neighbourhood,
-            fetching=self._models.fetching,
+            fetching=self._fetching,
+        )
+
+    def _fetching(self) -> Sequence[str]:
+        """What was named and is not listed yet."""
+        return self._models.fetching() or (
+            self._splitting.looking_at() if self._splitting is not None else ()
         )
 
     def _backends(self) -> Sequence[Backend]:
@@ -153,7 +160,7 @@ class Serving:
         guests = self._splitting.guests.supervisors if self._splitting is not None else ()
         return (*guests, *self._own_models(), *external)
 
-    def _own_models(self) -> Sequence[Supervisor | SplitModel | CutModel]:
+    def _own_models(self) -> Sequence[Supervisor | SplitModel | UndecidedMixture | CutModel]:
         if self._splitting is None:
             return self._models.supervisors
         return (*self._models.supervisors, *self._splitting.split_models, *self._splitting.cuts.models)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mesh_llm.core.experts import ExpertLayout
+from mesh_llm.core.experts import QUALITY_RATIO_MAX, ExpertLayout
 from mesh_llm.core.progress import Report
 from mesh_llm.core.serving import Endpoint
 from mesh_llm.core.stages import Activations, SplitBy
@@ -52,6 +52,8 @@ class NodeSettings:
     """Of `--split layers` and `--split experts`; None: whatever serves the model exactly."""
     expert_layout: ExpertLayout = "best"
     """Which experts each node keeps of a mixture that fits none."""
+    quality_ratio_max: float = QUALITY_RATIO_MAX
+    """Of a cut that nobody asked for: its perplexity against that of the whole model."""
 
     @property
     def alone(self) -> bool:
