@@ -74,8 +74,8 @@ class Assign(msgspec.Struct, frozen=True, kw_only=True, tag="assign", tag_field=
 
     ring: RingId
     model: ModelIdentity
-    name: Annotated[str, Meta(min_length=1, max_length=255)]
-    """For people."""
+    name: Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f-\x9f]+\Z")]
+    """For people: of a model that runs whole, what requests call it."""
     parts: Annotated[tuple[Part, ...], Meta(min_length=1, max_length=PARTS_MAX)]
     holders: Nodes = ()
     """Members that hold the whole model and give ranges of it."""
