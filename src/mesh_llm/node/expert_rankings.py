@@ -16,18 +16,15 @@ from mesh_llm.core.ids import NodeId, short
 from mesh_llm.core.offers import MEASURES_NOW, WOULD_MEASURE, CutOffer
 from mesh_llm.engine.experts.calibrating import calibrate
 from mesh_llm.mesh.service import Mesh
-from mesh_llm.mesh.transport import Kind, PeerError, Refused, Stream, Unreachable
+from mesh_llm.mesh.transport import PeerError, Refused, Stream, Unreachable
 from mesh_llm.models.experts.cut_store import CutStore
 from mesh_llm.models.experts.ranking_files import kept_ranking
 from mesh_llm.node.measuring import Tell, had_elsewhere
 from mesh_llm.node.mixtures import MixtureSource
 from mesh_llm.node.own_models import OwnModels
-from mesh_llm.splits.ranking_exchange import answer_ranking, ask_ranking
+from mesh_llm.splits.ranking_exchange import RankingServer, ranking_from
 
 logger = logging.getLogger(__name__)
-
-ASK_SECONDS_MAX = 30.0
-"""One member; a ranking has some megabytes at most."""
 
 ASKED_MAX = 8
 """Members, one after the other: who has one mostly gives it at once."""
@@ -45,6 +42,7 @@ class ExpertRankings:
         self._environment = environment
         self._known: dict[str, ExpertRanking] = {}
         """By identity."""
+        self._server = RankingServer(self._known.get)
 
     def path(self, identity: str) -> Path:
         """Where it is kept on this disk."""
@@ -59,7 +57,7 @@ class ExpertRankings:
 
     async def answer(self, stream: Stream) -> None:
         """A member's wish. Raises Unreachable, PeerError."""
-        await answer_ranking(stream, self._known.get)
+        await self._server.answer(stream)
 
     def offers(self, identity: str) -> Sequence[tuple[NodeId, CutOffer]]:
         """What other members say of cuts of the same files."""
@@ -119,9 +117,8 @@ class ExpertRankings:
     async def _ask(self, node: NodeId, source: MixtureSource) -> ExpertRanking | None:
         """None where it has none, or none that checks: another is asked."""
         try:
-            async with asyncio.timeout(ASK_SECONDS_MAX), self._mesh.stream(node, Kind.RANKING) as stream:
-                ranking = await ask_ranking(stream, source.identity, source.mixture.shape)
-        except (Unreachable, Refused, PeerError, TimeoutError) as error:
+            ranking = await ranking_from(node, self._mesh.stream, source.identity, source.mixture.shape)
+        except (Unreachable, Refused, PeerError) as error:
             logger.info("no ranking of %s from %s: %s", source.name, short(node), error)
             return None
         return replace(ranking, source=f"from node {short(node)}")

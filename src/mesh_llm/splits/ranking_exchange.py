@@ -51,14 +51,13 @@ async def ranking_from(
     what it sends is none."""
     try:
         async with asyncio.timeout(seconds_max), open_stream(node, Kind.RANKING) as stream:
-            return await ask_ranking(stream, identity, shape)
+            return await _ask(stream, identity, shape)
     except TimeoutError:
         raise Unreachable(f"it brought no ranking within {seconds_max:g} s") from None
 
 
-async def ask_ranking(stream: Stream, identity: str, shape: ExpertShape) -> ExpertRanking:
-    """Raises Unreachable, Refused where the peer has none, PeerError where what it sends is none. Takes as
-    long as the peer does."""
+async def _ask(stream: Stream, identity: str, shape: ExpertShape) -> ExpertRanking:
+    """Takes as long as the peer does."""
     await stream.send(bounded.encode(RankingWish(model=identity)))
     await stream.finish()
     bytes_max = ranking_bytes_max(shape)
@@ -121,8 +120,3 @@ class RankingServer:
             text = encode_ranking(identity, ranking).encode()
             self._texts[identity] = (ranking.digest, text)
         return text
-
-
-async def answer_ranking(stream: Stream, find: Find) -> None:
-    """Raises Unreachable, PeerError."""
-    await RankingServer(find).answer(stream)
