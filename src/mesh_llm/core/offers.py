@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from mesh_llm.core.experts import Quality
 from mesh_llm.core.stages import StageHolding
 
+WOULD_MEASURE = "would"
+MEASURES_NOW = "now"
+
 
 @dataclass(frozen=True, slots=True)
 class CutOffer:
-    """That a node answers for a mixture of experts with some of its experts only: approximately."""
+    """That a node answers for a mixture of experts with some of its experts only, approximately; or prepares
+    to."""
 
     model: str
     """Identity of the whole model's files, as in `SplitClaim`."""
@@ -23,6 +27,14 @@ class CutOffer:
     """That the whole model has in each."""
     quality: Quality | None = None
     """What it costs; None before somebody has measured it."""
+    measuring: str = ""
+    """WOULD_MEASURE, or MEASURES_NOW: the ranking while there is none, else the quality. Empty where the node
+    cannot, has tried in vain, or need not."""
+
+    @property
+    def is_approximate(self) -> bool:
+        """Not where all experts are kept, nor while nothing is decided."""
+        return 0 < self.kept < self.experts
 
     def shown(self) -> Mapping[str, object]:
         """As `/v1/models` and `/api/status` say it; what was not measured is None."""

@@ -1,22 +1,28 @@
 """Adverts: signed by their node, within limits, readable by older and newer peers."""
 
+import json
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh_llm.core.offers import ModelOffer, ServedOffer
+from mesh_llm.core.experts import Quality
+from mesh_llm.core.offers import CutOffer, ModelOffer, ServedOffer
 from mesh_llm.core.stages import LayerRange, SplitClaim, StageHolding
 from mesh_llm.mesh.admission.signatures import NodeKey
 from mesh_llm.mesh.gossip.advert import (
     ADVERT_BYTES_MAX,
     DOMAIN,
+    EXPERTS_MAX,
+    KL_MAX,
     MODELS_MAX,
     NAME_CHARACTERS_MAX,
     ON_DISK_MAX,
+    PERPLEXITY_MAX,
     Advert,
     SignedAdvert,
     read,
@@ -32,6 +38,8 @@ FAR_STAGE = replace(STAGE, layers=LayerRange(0, 9999))
 CLAIM = SplitClaim("Qwen3-8B 5e2f", "wanting", 8_000_000_000)
 OFFER = ModelOffer("Qwen3-8B", ("qwen",), 5_000_000_000, 8192, stages=(STAGE,))
 SERVED = ServedOffer(OFFER, True, 42.5)
+QUALITY = Quality(25.0, 20.0, 0.5, 0.6, 1020)
+CUT = CutOffer("5e2f" * 16, "ab" * 16, "cd" * 16, 12, 16, QUALITY)
 ADVERT = Advert(
     KEY.node,
     7,
@@ -120,6 +128,160 @@ def test_fields_that_an_older_version_lacks_have_defaults():
 def test_what_is_beyond_the_limits_is_refused_though_it_is_signed(advert):
     with pytest.raises(PeerError, match="limits"):
         read(signed_as_it_is(advert))
+
+
+# -- cuts of mixtures ----------------------------------------------------------------------------------------
+
+
+def cutting(cut: CutOffer | None) -> Advert:
+    return replace(ADVERT, models=(replace(SERVED, offer=replace(OFFER, cut=cut)),))
+
+
+def with_cut(cut: object) -> SignedAdvert:
+    """As a peer may write it that holds to no types."""
+    said: Any = msgspec.to_builtins(ADVERT, builtin_types=(bytes,))
+    said["models"][0]["offer"]["cut"] = cut
+    return signed_as_it_is(said)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        CUT,
+        replace(CUT, quality=None),
+        replace(CUT, kept=16),
+        replace(CUT, kept=EXPERTS_MAX, experts=EXPERTS_MAX),
+        CutOffer("5e2f"),
+        replace(CUT, quality=Quality(1.0, 1.0, -0.001, 0.0, 1)),
+        replace(CUT, quality=Quality(PERPLEXITY_MAX, 1.0, KL_MAX, 1.0, 2**62)),
+        None,
+    ],
+)
+def test_a_cut_is_read_as_it_was_said(cut: CutOffer | None):
+    assert read(sign_advert(cutting(cut), sign)) == cutting(cut)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        replace(CUT, kept=17),
+        replace(CUT, kept=-1),
+        replace(CUT, experts=-1, kept=-2),
+        replace(CUT, experts=EXPERTS_MAX + 1),
+        replace(CUT, experts=2**63, kept=2**63),
+        replace(CUT, model=""),
+        replace(CUT, model="a" * 2000),
+        replace(CUT, model="a\n"),
+        replace(CUT, ranking="a" * (NAME_CHARACTERS_MAX + 1)),
+        replace(CUT, choice="\x1b[2J"),
+        replace(CUT, measuring="n\now"),
+        *(
+            replace(CUT, quality=replace(QUALITY, **{name: value}))
+            for name in ("perplexity", "full_perplexity", "kl", "same_top")
+            for value in (float("nan"), float("inf"), float("-inf"), -2.0, 1e300)
+        ),
+        replace(CUT, quality=replace(QUALITY, perplexity=0.99)),
+        replace(CUT, quality=replace(QUALITY, full_perplexity=0.0)),
+        replace(CUT, quality=replace(QUALITY, same_top=1.01)),
+        replace(CUT, quality=replace(QUALITY, tokens=0)),
+        replace(CUT, quality=replace(QUALITY, tokens=-1)),
+        replace(CUT, quality=replace(QUALITY, tokens=2**63)),
+    ],
+    ids=str,
+)
+def test_a_cut_that_cannot_be_is_refused_with_all_that_its_node_says(cut: CutOffer):
+    with pytest.raises(PeerError, match="models is not within its limits"):
+        read(signed_as_it_is(cutting(cut)))
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        7,
+        [],
+        "cut",
+        {},
+        {"kept": 12},
+        {"model": 7},
+        {"model": "5e2f", "kept": "12"},
+        {"model": "5e2f", "kept": 12.5, "experts": 16},
+        {"model": "5e2f", "kept": True, "experts": 16},
+        {"model": "5e2f", "kept": 2**64 - 1, "experts": 16},
+        {"model": "5e2f", "quality": {}},
+        {"model": "5e2f", "quality": {"perplexity": 25.0}},
+        {"model": "5e2f", "quality": 1.25},
+    ],
+    ids=str,
+)
+def test_what_is_no_cut_is_refused(cut: object):
+    with pytest.raises(PeerError):
+        read(with_cut(cut))
+
+
+def test_fields_of_a_cut_may_be_unknown_or_absent():
+    newer: Any = msgspec.to_builtins(CUT)
+    newer |= {"islands": [1, {"deep": None}], "quality": newer["quality"] | {"bits": 3.5}}
+    assert read(with_cut(newer)) == cutting(CUT)
+    assert read(with_cut({"model": CUT.model})) == cutting(CutOffer(CUT.model))
+
+
+def test_a_node_that_measured_nonsense_serves_its_cut_as_one_that_nobody_measured():
+    nonsense = replace(CUT, quality=replace(QUALITY, perplexity=1e200))
+    assert read(sign_advert(cutting(nonsense), sign)) == cutting(replace(CUT, quality=None))
+
+
+def test_many_cuts_and_long_words_stay_within_an_advert():
+    words = "\N{SNOWMAN}" * NAME_CHARACTERS_MAX
+    cut = replace(CUT, model="5e2f" * 30, ranking=words, choice=words, measuring=words)
+    served = replace(SERVED, offer=replace(OFFER, cut=cut))
+    signed = sign_advert(replace(ADVERT, models=(served,) * MODELS_MAX), sign)
+    assert len(signed.body) <= ADVERT_BYTES_MAX
+    assert set(read(signed).models) == {served}
+
+
+junk = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=300)
+numbers = st.sampled_from([0, 1, 12, 16, 17, EXPERTS_MAX + 1]) | st.integers(-5, 2**63) | junk
+figures = st.floats(0, 100) | st.sampled_from([1, -0.5, 1e300]) | junk
+qualities = st.none() | st.fixed_dictionaries(
+    {
+        "perplexity": figures,
+        "full_perplexity": figures,
+        "kl": figures,
+        "same_top": figures | st.floats(0, 1),
+        "tokens": numbers,
+    },
+    optional={"more": junk},
+)
+cuts = st.fixed_dictionaries(
+    {"model": st.just(CUT.model) | junk},
+    optional={
+        "ranking": st.text(max_size=300) | junk,
+        "choice": st.text(max_size=300) | junk,
+        "kept": numbers,
+        "experts": numbers,
+        "quality": qualities | junk,
+        "measuring": st.sampled_from(["would", "now", ""]) | junk,
+        "more": st.dictionaries(st.text(max_size=3), junk, max_size=3),
+    },
+)
+
+
+@given(cuts | junk)
+def test_any_cut_can_be_shown_to_people_or_is_refused(cut: object):
+    try:
+        said = read(with_cut(cut))
+    except PeerError:
+        return
+    found = said.models[0].offer.cut
+    shown = json.dumps(dict(found.shown()) if found else {}, allow_nan=False)
+    assert len(shown) < 1000 and "\x1b" not in shown
+
+
+def test_ten_thousand_damaged_cuts_raise_nothing_but_peer_errors():
+    def checked(body: bytes) -> None:
+        read(SignedAdvert(body, sign(body)))
+
+    assert survives(checked, [sign_advert(cutting(CUT), sign).body], PeerError) > 5000
 
 
 def test_a_body_that_is_too_long_is_refused_unread():

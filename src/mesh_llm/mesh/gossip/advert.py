@@ -38,6 +38,11 @@ LISTED_MAX = 32
 SLOTS_MAX = 10_000
 EXPERTS_MAX = 65_536
 """Of a layer; llama.cpp itself takes 1,024."""
+PERPLEXITY_MAX = 1e12
+"""What a cut costs that says nothing any more: the worst that was seen has some ten thousand."""
+KL_MIN = -1.0
+"""It is never negative, but for what was rounded when it was measured."""
+KL_MAX = 10_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,19 +159,20 @@ def _is_cut(cut: CutOffer) -> bool:
     quality = cut.quality
     return (
         0 < len(cut.model) <= CLAIM_MODEL_CHARACTERS_MAX
-        and _are_texts((cut.model, cut.ranking, cut.choice))
+        and _are_texts((cut.model, cut.ranking, cut.choice, cut.measuring))
         and 0 <= cut.kept <= cut.experts <= EXPERTS_MAX
         and (quality is None or _is_quality(quality))
     )
 
 
 def _is_quality(quality: Quality) -> bool:
+    """No comparison holds for what is no number."""
     return (
-        all(map(isfinite, (quality.perplexity, quality.full_perplexity, quality.kl)))
-        and quality.perplexity >= 1
-        and quality.full_perplexity >= 1
+        1 <= quality.perplexity <= PERPLEXITY_MAX
+        and 1 <= quality.full_perplexity <= PERPLEXITY_MAX
+        and KL_MIN <= quality.kl <= KL_MAX
         and 0 <= quality.same_top <= 1
-        and _is_count(quality.tokens)
+        and 1 <= quality.tokens <= NUMBER_MAX
     )
 
 
@@ -189,9 +195,17 @@ def _shortened(advert: Advert) -> Advert:
         name=_readable(advert.name),
         program_version=_readable(advert.program_version),
         addresses=tellable(advert.addresses),
-        models=tuple(filter(_is_offer, advert.models))[:MODELS_MAX],
+        models=tuple(filter(_is_offer, map(_without_impossible_quality, advert.models)))[:MODELS_MAX],
         on_disk=tuple(filter(_is_text, advert.on_disk))[:ON_DISK_MAX],
     )
+
+
+def _without_impossible_quality(served: ServedOffer) -> ServedOffer:
+    """Who measured nonsense serves its cut all the same, as one that nobody has measured."""
+    cut = served.offer.cut
+    if cut is None or cut.quality is None or _is_quality(cut.quality):
+        return served
+    return replace(served, offer=replace(served.offer, cut=replace(cut, quality=None)))
 
 
 def _readable(text: str) -> str:
