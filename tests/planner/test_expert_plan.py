@@ -24,7 +24,7 @@ from mesh_llm.planner.expert_plan import (
     split_seconds,
     tokens_per_second,
 )
-from mesh_llm.planner.fit import CONTEXT_COMFORTABLE, LOSSY_KV, Wish, least
+from mesh_llm.planner.fit import CONTEXT_COMFORTABLE, CONTEXT_MIN, LOSSY_KV, Wish, least, predict
 from mesh_llm.planner.memory import MemoryNeed
 from mesh_llm.planner.split_plan import Measure, Plan, PlannedStage, Stages, Wait
 from mesh_llm.planner.split_view import SplitView, StageHost
@@ -70,15 +70,26 @@ def test_a_node_that_could_hold_the_model_whole_would_keep_all_its_experts():
     assert cut_in(32).count == 128
 
 
-def test_a_node_keeps_a_context_in_which_one_can_work_before_it_keeps_more_than_half_of_the_experts():
+def test_a_node_keeps_experts_before_a_longer_context_but_never_spoils_answers_for_more_than_half():
     cut = cut_in(12)
     assert 64 < cut.count < 128
-    assert cut.fit.context >= CONTEXT_COMFORTABLE and cut.fit.kv_type not in LOSSY_KV
+    assert CONTEXT_MIN <= cut.fit.context < CONTEXT_COMFORTABLE and cut.fit.kv_type not in LOSSY_KV
+    more = BIG.cut_facts(cut.count + 1)
+    assert predict(more, CONTEXT_MIN, "q8_0", WISH.slots, embeddings=False).total > 12 * GIB
 
 
-def test_a_small_node_keeps_experts_before_context():
-    small = next(cut_in(room / 8) for room in range(48, 96) if cut_in(room / 8).count > 40)
-    assert small.count < 64 and small.fit.context < CONTEXT_COMFORTABLE
+def test_a_longer_context_is_kept_before_experts_where_somebody_asks_for_it():
+    longer = expert_cut(BIG, 12 * GIB, Wish(32_768))
+    assert isinstance(longer, ExpertCut) and longer.fit.context == 32_768
+    assert 64 < longer.count < cut_in(12).count
+
+
+def test_a_node_too_small_for_half_of_the_experts_keeps_them_even_before_exact_keys_and_values():
+    cuts = [expert_cut(BIG, room * GIB // 8, WISH) for room in range(24, 100, 2)]
+    small = [cut for cut in cuts if isinstance(cut, ExpertCut) and cut.count <= 64]
+    assert any(cut.fit.kv_type in LOSSY_KV for cut in small)
+    large = [cut for cut in cuts if isinstance(cut, ExpertCut) and cut.count > 64]
+    assert large and not any(cut.fit.kv_type in LOSSY_KV for cut in large)
 
 
 def test_a_node_too_small_for_any_cut_is_told_what_is_missing_and_what_helps():
@@ -155,12 +166,20 @@ def test_without_stages_a_cut_is_served_if_it_is_good_enough():
     assert chosen(NO_STAGES, GOOD).way == "experts"
     poor = chosen(NO_STAGES, POOR)
     assert poor.way == "wait" and "1.50 x" in poor.because and "--split experts" in poor.because
+    assert "1.15 x" in poor.because and "--moe-quality" in poor.because
     assert chosen(NO_STAGES, POOR, ExpertWish(quality_ratio_max=1.5)).way == "experts"
 
 
 def test_a_cut_that_nobody_has_measured_is_judged_first():
     choice = chosen(NO_STAGES)
     assert choice.way == "judge" and "nobody has measured" in choice.because
+
+
+def test_where_a_cut_can_be_judged_by_nobody_people_hear_what_helps():
+    cut = expert_cut(BIG, 12 * GIB, WISH)
+    choice = choose(BIG, VIEW, NO_STAGES, cut, None, ExpertWish(), can_judge=False)
+    assert choice.way == "wait" and "1.15 x" in choice.because
+    assert "mesh-llm download" in choice.because and "--split experts" in choice.because
 
 
 def test_links_are_measured_before_anything_is_served_approximately():

@@ -15,9 +15,11 @@ from mesh_llm.cli.values import (
     names,
     node_name,
     port,
+    ratio,
     relay,
     whole,
 )
+from mesh_llm.core.experts import QUALITY_RATIO_MAX
 from mesh_llm.core.stages import STAGES_MAX
 
 CONTEXT_MIN = 256
@@ -169,6 +171,14 @@ def _add_splitting(root: argparse.ArgumentParser) -> None:
         "slow link would make f32 cost more than a tenth of the time)",
     )
     _add_layout(splitting.add_argument)
+    splitting.add_argument(
+        "--moe-quality",
+        type=ratio,
+        metavar="RATIO",
+        help="a mixture of experts that fits no node, and for which no stages are possible, is served by "
+        "each node with its best experts, approximately, if that raises its perplexity to so many times the "
+        f"whole model's at most (default {QUALITY_RATIO_MAX:g}; --split experts sets no bound)",
+    )
 
 
 def _add_layout(add: Callable[..., argparse.Action]) -> None:

@@ -40,6 +40,15 @@ CONTRADICTIONS = (
         "--moe-layout says which experts each node keeps with --split experts: give both, or none.",
     ),
     Contradiction(
+        lambda flags: flags.moe_quality is not None and not flags.model,
+        "--moe-quality says how good an approximate model must be: name the model with --model.",
+    ),
+    Contradiction(
+        lambda flags: flags.moe_quality is not None and bool(flags.split or flags.stages is not None),
+        "--moe-quality is for models of which --split and --stages do not say how to run them: leave out one "
+        "or the other.",
+    ),
+    Contradiction(
         lambda flags: flags.ephemeral and not flags.client,
         "--ephemeral is for clients: a node that serves must be known again after a restart. "
         "Add --client, or leave out --ephemeral; for a second node on one machine give another --home.",

@@ -20,7 +20,6 @@ from mesh_llm.models.obtain import obtain, wanted_from_hub
 from mesh_llm.models.places import ModelPlaces
 from mesh_llm.models.records import Records
 from mesh_llm.models.stages.manifests import Manifests
-from mesh_llm.node.expert_rankings import RANKING_FILE
 from mesh_llm.node.mixtures import MixtureSource, mixture_source
 from mesh_llm.node.split_sources import headers_of
 
@@ -32,12 +31,12 @@ class FoundMixture:
 
     @property
     def ranking_path(self) -> Path:
-        return self.store.folder_of("cut", self.source.identity) / RANKING_FILE
+        return self.store.ranking_path(self.source.identity)
 
     def quality(self, ranking_digest: str, kept: Kept) -> Quality | None:
         """As measured here. Raises ModelDamaged."""
-        file = self.store.place(self.source.identity, ranking_digest, kept)
-        return read_quality(file.with_suffix(".quality.json"), self.source.identity, kept.digest)
+        path = self.store.quality_path(self.source.identity, ranking_digest, kept)
+        return read_quality(path, self.source.identity, kept.digest)
 
 
 @asynccontextmanager

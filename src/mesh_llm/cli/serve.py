@@ -13,6 +13,7 @@ from mesh_llm.cli.contradictions import refuse_contradictions
 from mesh_llm.cli.display import display_for
 from mesh_llm.cli.stopping import until_stopped
 from mesh_llm.cli.values import NAME_LENGTH_MAX, node_name
+from mesh_llm.core.experts import QUALITY_RATIO_MAX
 from mesh_llm.core.quantities import human_bytes
 from mesh_llm.engine.address import parse_endpoint
 from mesh_llm.mesh.transport import NoRelays, OwnRelays, PublicRelays, Relays
@@ -75,6 +76,7 @@ def settings_of(arguments: Namespace) -> NodeSettings:
         activations=None if arguments.activations == "auto" else arguments.activations,
         split_by=None if arguments.split is True else arguments.split,
         expert_layout=arguments.moe_layout or "best",
+        quality_ratio_max=arguments.moe_quality or QUALITY_RATIO_MAX,
     )
 
 

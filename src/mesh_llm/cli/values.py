@@ -50,6 +50,15 @@ def gigabytes(text: str) -> int:
     return round(float(text) * GB)
 
 
+def ratio(text: str) -> float:
+    """Of perplexities: 1 is as good."""
+    if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text) or float(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no ratio of perplexities: write for example 1.15, and 1 at least"
+        )
+    return float(text)
+
+
 def machines(text: str) -> tuple[int, ...]:
     """Bytes of memory of each."""
     rooms = tuple(gigabytes(each.strip()) for each in text.split(","))

@@ -154,8 +154,9 @@ def _peer(peer: PeerStatus) -> dict[str, Any]:
 
 def _approximations(served: Sequence[ServedOffer]) -> dict[str, Any]:
     """By model; nothing where whole models answer."""
-    cuts = {each.offer.name: dict(each.offer.cut.shown()) for each in served if each.offer.cut is not None}
-    return {"approximate": cuts} if cuts else {}
+    cuts = {each.offer.name: each.offer.cut for each in served if each.offer.cut is not None}
+    shown = {name: dict(cut.shown()) for name, cut in cuts.items() if cut.is_approximate}
+    return {"approximate": shown} if shown else {}
 
 
 def _primary_name(snapshot: Snapshot) -> str:
@@ -252,7 +253,7 @@ def _model(model: ModelStatus) -> dict[str, Any]:
 
 def _approximation(cut: CutOffer | None) -> dict[str, Any]:
     """Nothing where the whole model answers."""
-    return {} if cut is None else {"approximate": dict(cut.shown())}
+    return {"approximate": dict(cut.shown())} if cut is not None and cut.is_approximate else {}
 
 
 def _condition(condition: Condition) -> dict[str, Any]:

@@ -27,6 +27,12 @@ class Place:
         return max(1, self.served.offer.slots)
 
     @property
+    def approximates(self) -> bool:
+        """Whether it lacks experts of the model."""
+        cut = self.served.offer.cut
+        return cut is not None and cut.is_approximate
+
+    @property
     def has_room(self) -> bool:
         return self.busy < self.slots
 
@@ -43,16 +49,18 @@ def candidates(
     """The places that are ready, best first: where the conversation was last (`favourite`), then this node,
     both only while they have room; then whoever is expected to have time soonest.
 
-    A favourite that `sticks` comes first even while it is busy: others would answer differently.
+    Who has all of the model comes before who approximates it, whatever conversation or load say. A favourite
+    that `sticks` comes first of its kind even while it is busy: others would answer differently.
     Places that are `cooling` after a failure come last, and so do this node's own while it is `leaving`.
     Equals are told apart by the conversation, so that many askers do not all run to the same one.
     """
     usual = _usual_speed(places)
 
-    def rank(place: Place) -> tuple[bool, bool, bool, bool, float, bytes]:
+    def rank(place: Place) -> tuple[bool, bool, bool, bool, bool, float, bytes]:
         return (
             leaving and place.here,
             place.where in cooling,
+            place.approximates,
             not ((place.has_room or sticks) and place.where == favourite),
             not (place.has_room and place.here),
             (place.busy + 1) / (place.slots * _speed(place, usual)),

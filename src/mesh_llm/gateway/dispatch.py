@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mesh_llm.core.errors import EngineFailed, MeshError, ModelNotFound, Unavailable
 from mesh_llm.core.offers import ModelOffer
-from mesh_llm.gateway.affinity import Affinity, conversation_key, session_key
+from mesh_llm.gateway.affinity import Affinity, check_sessions, conversation_key, session_key
 from mesh_llm.gateway.candidates import candidates
 from mesh_llm.gateway.cooldown import Cooldowns
 from mesh_llm.gateway.directory import Directory, Server
@@ -53,6 +53,8 @@ class Dispatch:
 
     async def answer(self, question: Question, reply: Reply, *, only_here: bool = False) -> None:
         """Raises MeshError where nobody could answer and the client has seen nothing."""
+        if isinstance(question.route, Generation):
+            check_sessions(question.fields)
         capability = question.route.capability
         chosen = self._choose(question.model, capability, only_here=only_here)
         question.record.model = chosen.name
@@ -85,14 +87,14 @@ class Dispatch:
 
     def _in_order(self, able: Sequence[Server], model: str, conversation: bytes | None) -> list[Server]:
         by_where = {server.place.where: server for server in able}
-        now = self._clock.monotonic()
+        now, sticks = self._clock.monotonic(), _differ(able)
         ordered = candidates(
             [server.place for server in able],
-            favourite=self._affinity.favourite(conversation, now),
+            favourite=self._affinity.favourite(conversation, now, sticks=sticks),
             cooling={where for where in by_where if self._cooldowns.is_cooling(where, model, now)},
             leaving=self.leaving,
             conversation=conversation or b"",
-            sticks=_differ(able),
+            sticks=sticks,
         )
         return [by_where[place.where] for place in ordered]
 
@@ -126,18 +128,24 @@ class Dispatch:
 
 
 def _conversation(able: Sequence[Server], model: str, question: Question) -> bytes | None:
-    """None where there is nothing to choose or nothing to continue."""
-    if len(able) < 2 or not isinstance(question.route, Generation):
+    """None where there is nothing to choose or nothing to continue. Who answers with a cut is remembered also
+    while nobody else does: who comes next may have another."""
+    if not isinstance(question.route, Generation):
         return None
-    if _differ(able):
+    if any(_choice(server) for server in able):
         return session_key(model, question.fields)
-    return conversation_key(model, question.fields)
+    return conversation_key(model, question.fields) if len(able) > 1 else None
 
 
 def _differ(able: Sequence[Server]) -> bool:
     """Whether it matters who answers: some have all experts of a mixture, or other ones than the rest."""
-    cuts = {server.place.served.offer.cut for server in able}
-    return any(cut is not None for cut in cuts) and len({cut and cut.choice for cut in cuts}) > 1
+    return len({_choice(server) for server in able}) > 1
+
+
+def _choice(server: Server) -> str:
+    """Which experts answer there; empty for all."""
+    cut = server.place.served.offer.cut
+    return (cut.choice or "unknown") if cut is not None and cut.is_approximate else ""
 
 
 def _told(failures: Sequence[MeshError]) -> MeshError:

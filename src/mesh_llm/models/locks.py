@@ -23,14 +23,20 @@ _log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def alone(
-    places: ModelPlaces, target: Path, waiting: Callable[[], None], sleep: Sleep
+    places: ModelPlaces,
+    target: Path,
+    waiting: Callable[[], None],
+    sleep: Sleep,
+    *,
+    doing: str = "downloading",
 ) -> AsyncGenerator[None]:
-    """Holds the lock of `target`; calls `waiting` while another process has it. Raises DiskFull."""
+    """Holds the lock of `target`; calls `waiting` while another process has it, `doing` what this one would.
+    Raises DiskFull."""
     lock = _lock(places, target)
     told = False
     while not _taken(lock, places):
         if not told:
-            _log.warning("Another process is downloading %s: waiting for it.", target.name)
+            _log.warning("Another process is %s %s: waiting for it.", doing, target.name)
             told = True
         waiting()
         await sleep(PAUSE_S)

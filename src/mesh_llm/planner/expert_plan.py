@@ -18,7 +18,7 @@ from mesh_llm.core.model import ModelFacts
 from mesh_llm.core.quantities import human_bytes
 from mesh_llm.core.stages import Cuttable, SplitBy
 from mesh_llm.planner.expert_deal import core_of, dealt
-from mesh_llm.planner.fit import CONTEXT_COMFORTABLE, LOSSY_KV, Fit, Wish, choices, fit, least, predict
+from mesh_llm.planner.fit import CONTEXT_MIN, LOSSY_KV, Fit, Wish, choices, fit, least, predict
 from mesh_llm.planner.split_plan import Measure, Plan, Stages, Whole
 from mesh_llm.planner.split_view import SplitView
 from mesh_llm.planner.splitting import SPEED_UNKNOWN
@@ -73,17 +73,18 @@ class NoCut:
 def expert_cut(model: Mixture, room: int, wish: Wish) -> ExpertCut | NoCut:
     """What fits into `room` bytes, by the same prediction as for whole models.
 
-    Half of the experts come before all else, then a context in which one can work, then the other experts.
-    Raises RequestRefused for a context beyond the model's.
+    Half of the experts come before all else, then keys and values that change no answer, then the other
+    experts. A context longer than the shortest takes what is left: who wants one says so, which nobody can of
+    experts. Raises RequestRefused for a context beyond the model's.
     """
     shape = model.shape
     counts = range(-(-shape.fewest // shape.step) * shape.step, shape.experts + 1, shape.step)
     able = _held(counts, lambda count: least(model.cut_facts(count), wish).total, room)
     if not able:
         return _no_cut(model, counts[0], room, wish)
-    roomy = _held(counts, lambda count: _comfortable_bytes(model.cut_facts(count), wish), room)
+    gentle = _held(counts, lambda count: _gentle_bytes(model.cut_facts(count), wish), room)
     half = core_of(shape)
-    count = max([*roomy, *(each for each in able if each <= half)])
+    count = max([*gentle, *(each for each in able if each <= half)])
     return ExpertCut(count, fit(model.cut_facts(count), room, wish))
 
 
@@ -92,15 +93,15 @@ def _held(counts: Sequence[int], need: Callable[[int], int], room: int) -> Seque
     return counts[: bisect_right(counts, room, key=need)]
 
 
-def _comfortable_bytes(facts: ModelFacts, wish: Wish) -> int:
-    """With the shortest context in which one can work, and keys and values that change no answer."""
+def _gentle_bytes(facts: ModelFacts, wish: Wish) -> int:
+    """With the shortest context that is of use, and keys and values that change no answer."""
     options = choices(facts, wish)
-    comfortable = min(options[0][1], CONTEXT_COMFORTABLE)
+    shortest = min(options[0][1], CONTEXT_MIN)
     embeds = facts.pooling is not None
     return min(
         predict(facts, context, kv_type, wish.slots, embeddings=embeds, batch=wish.batch).total
         for kv_type, context in options
-        if context >= comfortable and kv_type not in LOSSY_KV
+        if context >= shortest and kv_type not in LOSSY_KV
     )
 
 
@@ -160,9 +161,12 @@ def choose(
     cut: ExpertCut | NoCut,
     quality: Quality | None,
     wish: ExpertWish,
+    *,
+    can_judge: bool = True,
 ) -> Choice:
     """`layers`: what `splitting.plan` says of the same view; `cut`: what this node could hold; `quality`: of
-    that cut, None where nobody has measured.
+    that cut, None where nobody has measured; `can_judge`: whether this node has the whole model to compare
+    it with.
 
     What is exact comes first: whole, then in stages, wherever links allow them. A cut only where somebody
     asks for it, or where nothing else is possible and it was measured to be good enough.
@@ -186,23 +190,35 @@ def choose(
     if wish.split_by == "layers" or isinstance(cut, NoCut):
         cures = "" if isinstance(cut, ExpertCut) else f" {cut.because}"
         return chosen("wait", layers.because + cures)
-    return chosen(*_last_resort(model, layers.because, cut, quality, wish))
+    return chosen(*_last_resort(model, layers.because, cut, quality, wish, can_judge=can_judge))
 
 
 def _last_resort(
-    model: Mixture, no_stages: str, cut: ExpertCut, quality: Quality | None, wish: ExpertWish
+    model: Mixture,
+    no_stages: str,
+    cut: ExpertCut,
+    quality: Quality | None,
+    wish: ExpertWish,
+    *,
+    can_judge: bool,
 ) -> tuple[Way, str]:
-    described = _described(model, cut, quality)
-    if quality is None:
+    described, most = _described(model, cut, quality), f"{wish.quality_ratio_max:g} x"
+    if quality is None and can_judge:
         return "judge", (
             f"{no_stages} This node could hold a cut: {described}. It is served once it was measured to be"
-            " good enough, or with --split experts at once."
+            f" {most} or better, or with --split experts at once."
+        )
+    if quality is None:
+        return "wait", (
+            f"{no_stages} This node could hold a cut: {described}. It is served once it was measured to be"
+            f" {most} or better, which takes the whole model: fetch it to this node's disk with `mesh-llm"
+            " download`, start a node that has it and as much memory, or write --split experts."
         )
     if quality.ratio <= wish.quality_ratio_max:
         return "experts", f"{no_stages} So this node serves a cut: {described}."
     return "wait", (
-        f"{no_stages} A cut for this node is {described}; unasked it may be {wish.quality_ratio_max:g} x. To"
-        " have it anyway, write --split experts."
+        f"{no_stages} A cut for this node is {described}; unasked it may be {most}. To have it anyway, write"
+        " --split experts, or allow more with --moe-quality."
     )
 
 

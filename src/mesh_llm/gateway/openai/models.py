@@ -33,8 +33,9 @@ def listing(rows: Sequence[Row]) -> Json:
 
 
 def describe(rows: Sequence[Row]) -> Json:
-    """One model: the rows of its servers, this node's own first. What it is comes from the best of them."""
-    best = next((row for row in rows if row.ready), rows[0])
+    """One model: the rows of its servers, this node's own first. What it is comes from the best of them: of
+    those that are ready one that has all of it, as questions go."""
+    best = min(rows, key=lambda row: (not row.ready, row.ready and _is_approximate(row)))
     return {**_facts(best.served.offer), **best.status, "served_by": [_server(row) for row in rows]}
 
 
@@ -61,9 +62,14 @@ def _facts(offer: ModelOffer) -> Json:
     } | _approximation(offer.cut)
 
 
+def _is_approximate(row: Row) -> bool:
+    cut = row.served.offer.cut
+    return cut is not None and cut.is_approximate
+
+
 def _approximation(cut: CutOffer | None) -> Json:
     """Nothing where the whole model answers."""
-    return {} if cut is None else {"approximate": dict(cut.shown())}
+    return {"approximate": dict(cut.shown())} if cut is not None and cut.is_approximate else {}
 
 
 def _server(row: Row) -> Json:

@@ -4,7 +4,7 @@ Counterparts: `layout.py` says what a cut holds, `stages/made_files.py` makes, l
 taken for what its own header says: one of another model, ranking or choice is made anew, whatever its name.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,12 +13,16 @@ from mesh_llm.core.experts import Kept
 from mesh_llm.core.progress import Report, ignore
 from mesh_llm.models.experts.layout import Origin, cut_layout
 from mesh_llm.models.gguf.contents import Header
+from mesh_llm.models.locks import alone
 from mesh_llm.models.stages.made_files import MadeFiles
 from mesh_llm.models.stages.ranges import RangeSource
 from mesh_llm.models.threads import run_to_end
 
 DIGEST_DIGITS_IN_NAME = 16
 """64 bits tell rankings and choices apart; the header has all digits."""
+
+RANKING_FILE = "ranking.json"
+REFERENCE_FILE = "reference"
 
 
 class CutStore(MadeFiles):
@@ -31,6 +35,26 @@ class CutStore(MadeFiles):
             )
         names = (f"{kept.count}", *(each[:DIGEST_DIGITS_IN_NAME] for each in (ranking_digest, kept.digest)))
         return folder / f"{'-'.join(names)}.gguf"
+
+    def ranking_path(self, identity: str) -> Path:
+        """Of the ranking of the model's experts, beside its cuts. Raises RequestRefused."""
+        return self.folder_of("cut", identity) / RANKING_FILE
+
+    def reference_path(self, identity: str) -> Path:
+        """Of what the whole model says of the held-out text. Raises RequestRefused."""
+        return self.folder_of("cut", identity) / REFERENCE_FILE
+
+    def quality_path(self, identity: str, ranking_digest: str, kept: Kept) -> Path:
+        """Of what is known of a cut, beside it, whether or not that is here. Raises RequestRefused."""
+        return self.place(identity, ranking_digest, kept).with_suffix(".quality.json")
+
+    @asynccontextmanager
+    async def measuring(self, identity: str, waiting: Callable[[], None]) -> AsyncGenerator[None]:
+        """No other process measures this model on this disk meanwhile: what they write down is shared.
+        `waiting` is called while one does. Raises RequestRefused, DiskFull."""
+        target = self.reference_path(identity)
+        async with alone(self._places, target, waiting, self._sleep, doing="measuring"):
+            yield
 
     @asynccontextmanager
     async def cut(
