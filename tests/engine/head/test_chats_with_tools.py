@@ -86,6 +86,16 @@ async def test_an_answer_that_was_begun_goes_on_in_the_stream(both):
     assert told[0] == told[1]
 
 
+@pytest.mark.parametrize("thoughts", [{}, {"reasoning_content": "Fruit?"}], ids=["said", "thought and said"])
+async def test_a_whole_answer_begins_with_what_the_client_began(both, thoughts):
+    begun = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "Well, ", **thoughts}]
+    body = asked("x", max_tokens=8) | {"messages": begun}
+    theirs, ours = both
+    expected, got = await chat(theirs, body), await chat(ours, body)
+    assert got == expected
+    assert got[0]["content"].startswith("Well, ") and ("reasoning_content" in got[0]) == bool(thoughts)
+
+
 @pytest.mark.parametrize("choice", ["auto", "none"])
 async def test_tools_are_in_the_prompt_whether_they_may_be_called_or_not(both, choice):
     body = asked("Name a fruit.", tools=[TOOL], tool_choice=choice)

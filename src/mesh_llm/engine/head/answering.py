@@ -22,6 +22,7 @@ from mesh_llm.engine.head.counters import Counters
 from mesh_llm.engine.head.generation import BrokenOff, Ended, Limits, News, Question, Timings, Told
 from mesh_llm.engine.head.last_layers import LastLayers
 from mesh_llm.engine.head.parsing.answer_parser import AnswerParser
+from mesh_llm.engine.head.parsing.deltas import Delta
 from mesh_llm.engine.head.pipeline import Pipeline
 from mesh_llm.engine.head.requests import SEEDS, Fields, biases_in, sampling_of
 from mesh_llm.engine.head.settings import HeadSettings
@@ -46,6 +47,8 @@ class Asked:
     """A new one for each choice."""
     shown: frozenset[int] = frozenset()
     """Control tokens whose text belongs to the answer."""
+    begun: Sequence[Delta] = ()
+    """What a whole answer says before the first new word; streams leave it out, as in llama-server."""
 
 
 @dataclass(slots=True)
@@ -145,6 +148,8 @@ class Answering:
                 tells_as_sampled=bool(asked.fields.post_sampling_probs),
             )
             self._listeners[number] = listener
+            if not asked.fields.stream:
+                listener.choices[number].message.add_all(asked.begun)
         return listener
 
     async def _ask(self, asked: Asked, listener: Listener) -> None:

@@ -171,7 +171,9 @@ class HeadApp:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body, fields = self._read(await request.read(), "chat")
         chat = self._chats.read(body, fields, read_wish(body), self._now())
-        asked = Asked("chat", [self._cut(chat.prompt, True)], fields, chat.wish, chat.parser, chat.shown)
+        asked = Asked(
+            "chat", [self._cut(chat.prompt, True)], fields, chat.wish, chat.parser, chat.shown, chat.begun
+        )
         return await self._answering.answer(request, asked)
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:

@@ -14,6 +14,7 @@ from mesh_llm.engine.head.conversation import Conversation, read_conversation
 from mesh_llm.engine.head.families import Family
 from mesh_llm.engine.head.parsing.answer_parser import AnswerParser, Form
 from mesh_llm.engine.head.parsing.call_grammar import call_grammar
+from mesh_llm.engine.head.parsing.deltas import Content, Delta, Reasoning
 from mesh_llm.engine.head.parsing.parsers import parser_of, preserved
 from mesh_llm.engine.head.parsing.schema_grammar import schema_grammar
 from mesh_llm.engine.head.parsing.schema_parser import SchemaParser
@@ -32,6 +33,8 @@ class Chat:
     wish: Wish | None
     shown: frozenset[int]
     """Tokens that the parser must see although they are control tokens."""
+    begun: tuple[Delta, ...] = ()
+    """Of a message that goes on: what the client said of it."""
 
 
 class ChatReader:
@@ -61,7 +64,8 @@ class ChatReader:
         if form.tools:
             wish = self._calls(template, conversation, form, marks)
             form = replace(form, calls_are_sure=wish is not None)
-        return Chat(prompt.text, _parsers(template.family, form, wish), wish, frozenset(marks.values()))
+        parsers = _parsers(template.family, form, wish)
+        return Chat(prompt.text, parsers, wish, frozenset(marks.values()), _begun(prompt))
 
     def _form(
         self, template: ChatTemplate, conversation: Conversation, prompt: Prompt, *, is_free: bool
@@ -108,6 +112,11 @@ def _parsers(family: Family, form: Form, wish: Wish | None) -> Callable[[], Answ
         return lambda: parser_of(family, form)
     thinking = form.thinking if form.thoughts_are_content else None
     return lambda: SchemaParser(parser_of(family, form), thinking)
+
+
+def _begun(prompt: Prompt) -> tuple[Delta, ...]:
+    thoughts, content = prompt.begun_thoughts, prompt.begun_content
+    return ((Reasoning(thoughts),) if thoughts else ()) + ((Content(content),) if content else ())
 
 
 def _tool(function: Body) -> Tool:

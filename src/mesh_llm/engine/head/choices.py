@@ -82,18 +82,14 @@ class Choice:
             else [score_json(told.text, told.scored, self.piece, as_sampled=self.tells_as_sampled)]
         )
         deltas = self.parser.feed(told.text)
-        self._add(deltas)
+        self.message.add_all(deltas)
         return deltas, scores
 
     def _finish(self, ended: Ended) -> list[Delta]:
         self.ended = ended
         deltas = self.parser.finish()
-        self._add(deltas)
+        self.message.add_all(deltas)
         return deltas
-
-    def _add(self, deltas: list[Delta]) -> None:
-        for delta in deltas:
-            self.message.add(delta)
 
     def _told(self, deltas: list[Delta], scores: list[Json]) -> bytes:
         """Scores go with the last; where a token tells nothing they are lost, as in llama-server."""

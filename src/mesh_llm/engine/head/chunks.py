@@ -5,7 +5,7 @@ Counterpart: `to_json_oaicompat*` of llama-server's server-task.cpp; the gateway
 
 import codecs
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -51,6 +51,10 @@ class Message:
     @property
     def has_calls(self) -> bool:
         return bool(self._calls)
+
+    def add_all(self, deltas: Iterable[Delta]) -> None:
+        for delta in deltas:
+            self.add(delta)
 
     def add(self, delta: Delta) -> None:
         match delta:

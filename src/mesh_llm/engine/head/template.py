@@ -57,6 +57,9 @@ class Prompt:
     """It ends within thoughts."""
     content_is_open: bool = False
     """It ends within content: a message that the client began goes on."""
+    begun_thoughts: str = ""
+    begun_content: str = ""
+    """Of that message."""
 
 
 class ChatTemplate:
@@ -129,7 +132,21 @@ class ChatTemplate:
         )
         content = None if thinks_on else plain_text(last["content"], between="\n\n")
         begun = beginning(self.family, self.source, self.thinking, text, generation, thoughts, content)
-        return Prompt(text + begun, begun, self._is_open(begun), content_is_open=content is not None)
+        return Prompt(
+            text + begun,
+            begun,
+            self._is_open(begun),
+            content_is_open=content is not None,
+            begun_thoughts=self._begun_thoughts(thoughts, are_over=content is not None),
+            begun_content=content or "",
+        )
+
+    def _begun_thoughts(self, thoughts: str, *, are_over: bool) -> str:
+        """With the white space before their end, which counts among them."""
+        if self.thinking is None or not thoughts:
+            return ""
+        end = self.thinking.end
+        return thoughts + end[: len(end) - len(end.lstrip())] if are_over else thoughts
 
     def _unfinished(self, text: str) -> str:
         """A harmony answer that is not the last ends otherwise (gpt-oss.cpp)."""
