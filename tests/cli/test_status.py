@@ -5,11 +5,20 @@ from dataclasses import replace
 import pytest
 
 from mesh_llm.cli import tables
-from mesh_llm.cli.status import MODEL_TITLES, NODE_TITLES, heading, model_rows, node_rows, stage_rows
+from mesh_llm.cli.status import (
+    MODEL_TITLES,
+    NODE_TITLES,
+    cut_rows,
+    heading,
+    model_rows,
+    node_rows,
+    stage_rows,
+)
 from mesh_llm.console.snapshot import DiskModel, MeshStatus, ModelStatus, Snapshot, as_json
+from mesh_llm.core.experts import Quality
 from mesh_llm.core.ids import MeshId, NodeId
 from mesh_llm.core.machine import Machine
-from mesh_llm.core.offers import ModelOffer, ServedOffer
+from mesh_llm.core.offers import CutOffer, ModelOffer, ServedOffer
 from mesh_llm.core.serving import Endpoint, Loading, Ready, Restarting
 from mesh_llm.core.stages import LayerRange, StageHolding
 from tests.console.peer_for_tests import PEER
@@ -59,6 +68,24 @@ def test_own_node_comes_first_then_the_others_with_a_line_for_each_model():
         ("", "", "", "", "", "", "", "Seer", "not ready", ""),
         ("laptop", "cccccccccc", "client", "suspect", "0.0 GB", "", "0", "", "", ""),
     ]
+
+
+def test_a_cut_is_shown_as_approximate_with_what_it_costs():
+    measured = CutOffer("5e2f", "ab", "cd", 12, 16, Quality(25.0, 20.0, 0.4567, 0.614, 1020))
+    unmeasured = replace(measured, kept=11, quality=None)
+    whole = replace(measured, kept=16)
+    here = replace(served(name="Mixture"), cut=measured)
+    others = tuple(
+        ServedOffer(ModelOffer(name, cut=cut), ready=True)
+        for name, cut in (("Mixture", unmeasured), ("Whole", whole), ("Dense", None))
+    )
+    mesh = replace(MESH, peers=(replace(STUDIO, served=others),))
+    status = as_json(replace(SNAPSHOT, models=(ModelStatus(here, READY),), mesh=mesh))
+    assert list(cut_rows(status)) == [
+        ("Mixture", "desk (this node)", "12 of 16", "1.25 x", "0.457", "61%"),
+        ("Mixture", "studio", "11 of 16", "not measured", "", ""),
+    ]
+    assert list(cut_rows(as_json(SNAPSHOT))) == []
 
 
 def test_a_split_model_is_shown_with_who_runs_which_layers():

@@ -3,7 +3,14 @@ from collections.abc import Callable
 
 import pytest
 
-from mesh_llm.cli.values import DURATION_SECONDS_MAX, RELAY_CHARACTERS_MAX, duration, node_name, relay
+from mesh_llm.cli.values import (
+    DURATION_SECONDS_MAX,
+    RELAY_CHARACTERS_MAX,
+    duration,
+    machines,
+    node_name,
+    relay,
+)
 from mesh_llm.mesh import addresses
 from mesh_llm.mesh.admission.invites import TTL_SECONDS_MAX
 from mesh_llm.mesh.transport import Addresses
@@ -73,3 +80,29 @@ def test_a_name_that_would_disturb_a_terminal_is_refused(text: str):
     refusing: Callable[[str], str] = node_name
     with pytest.raises(argparse.ArgumentTypeError, match="1 to 63"):
         refusing(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "leaves out"),
+        ("1,,2", "leaves out"),
+        ("1,", "leaves out"),
+        ("-1", "no amount of GB"),
+        ("1,-2", "no amount of GB"),
+        ("0", "no amount of GB"),
+        ("nan", "no amount of GB"),
+        ("inf", "no amount of GB"),
+        ("1e3", "no amount of GB"),
+        ("many", "no amount of GB"),
+        ("9999999", "no amount of GB"),
+        (",".join(["1"] * 65), "at most 64"),
+    ],
+)
+def test_machines_that_cannot_be_are_refused_with_the_reason(text: str, why: str):
+    with pytest.raises(argparse.ArgumentTypeError, match=why):
+        machines(text)
+
+
+def test_machines_are_given_by_their_memory():
+    assert machines("24, 24,7.5") == (24_000_000_000, 24_000_000_000, 7_500_000_000)

@@ -11,7 +11,7 @@ from mesh_llm.cli import tables
 from mesh_llm.cli.display import display_for
 from mesh_llm.cli.mixture import FoundMixture, found_mixture
 from mesh_llm.core.errors import ModelDamaged, RequestRefused
-from mesh_llm.core.experts import ExpertRanking, Quality
+from mesh_llm.core.experts import ExpertRanking, Kept, Quality
 from mesh_llm.core.ids import NodeId
 from mesh_llm.core.quantities import human_bytes
 from mesh_llm.models.experts.ranking_files import read_ranking
@@ -65,11 +65,19 @@ def _rows(found: FoundMixture, hosts: Sequence[StageHost], arguments: Namespace)
     rooms = {host.node: host.memory_bytes for host in hosts}
     lists = assign(mixture, ranking, rooms, arguments.moe_layout or "best", wish) if ranking else {}
     qualities: Mapping[NodeId, Quality | None] = (
-        {node: found.quality(ranking.digest, kept) for node, kept in lists.items()} if ranking else {}
+        {node: _measured(found, ranking, kept) for node, kept in lists.items()} if ranking else {}
     )
     return [
         Row(host, expert_cut(mixture, host.memory_bytes, wish), qualities.get(host.node)) for host in hosts
     ]
+
+
+def _measured(found: FoundMixture, ranking: ExpertRanking, kept: Kept) -> Quality | None:
+    """What is damaged is not known: it is measured again when the cut is served."""
+    try:
+        return found.quality(ranking.digest, kept)
+    except ModelDamaged:
+        return None
 
 
 def _ranking(found: FoundMixture) -> ExpertRanking | None:
@@ -120,6 +128,7 @@ def _row_as_json(found: FoundMixture, row: Row) -> dict[str, Any]:
         "tokens_per_second": cut and round(tokens_per_second(found.source.mixture, row.host.speed), 1),
         "perplexity_ratio": quality and round(quality.ratio, 3),
         "kl": quality and round(quality.kl, 4),
+        "same_top": quality and round(quality.same_top, 3),
         "problem": None if isinstance(row.cut, ExpertCut) else row.cut.because,
     }
 
@@ -131,7 +140,9 @@ def _show(found: FoundMixture, rows: Sequence[Row], choice: Choice | None) -> No
         if isinstance(row.cut, NoCut):
             print(f"{row.host.label}: {row.cut.because}")
     if choice is not None:
-        print(f"With all of them near each other: {choice.because}")
+        print(f"What {rows[0].host.label} would do with the others near by: {choice.because}")
+    if any(_is_unmeasured(row, found.source.mixture.shape.experts) for row in rows):
+        print("What a cut costs is measured by the node that serves it, and from then on told here as well.")
 
 
 def _cells(found: FoundMixture, row: Row) -> tuple[str, ...]:
@@ -150,4 +161,8 @@ def _quality(row: Row, experts: int) -> str:
         return "exact: the whole model"
     if row.quality is None:
         return "approximate, not measured"
-    return f"approximate, {row.quality.ratio:.2f} x perplexity"
+    return f"approximate, {row.quality.ratio:.2f} x perplexity, KL {row.quality.kl:.3f}"
+
+
+def _is_unmeasured(row: Row, experts: int) -> bool:
+    return isinstance(row.cut, ExpertCut) and row.cut.count < experts and row.quality is None

@@ -18,6 +18,7 @@ NODE_TITLES = (
 )
 MODEL_TITLES = ("model", "state", "nodes>", "size>")
 STAGE_TITLES = ("split model", "layers>", "node", "id", "")
+CUT_TITLES = ("approximate model", "node", "experts>", "perplexity>", "KL>", "same token>")
 
 REASON_CHARACTERS_MAX = 60
 """Of a reason in the table."""
@@ -45,6 +46,9 @@ async def run(arguments: Namespace) -> int:
     if stages := list(stage_rows(status)):
         print()
         tables.show(STAGE_TITLES, stages)
+    if cuts := list(cut_rows(status)):
+        print()
+        tables.show(CUT_TITLES, cuts)
     return 0
 
 
@@ -122,3 +126,24 @@ def stage_rows(status: Fields) -> Iterable[tuple[str, ...]]:
             head = "samples and answers" if stage["is_head"] else ""
             name = model["name"] if place == 0 else ""
             yield (name, layers, stage["name"], stage["node"][:SHORT_DIGITS], head)
+
+
+def cut_rows(status: Fields) -> Iterable[tuple[str, ...]]:
+    """Who answers with some of the experts only, and what that costs against the whole model."""
+    for model in status["models"]:
+        if "approximate" in model:
+            yield (
+                model["name"],
+                f"{status['node_name'] or ''} (this node)".strip(),
+                *_cut(model["approximate"]),
+            )
+    for peer in status["peers"]:
+        for name, cut in peer.get("approximate", {}).items():
+            yield (name, peer["name"], *_cut(cut))
+
+
+def _cut(cut: Fields) -> tuple[str, ...]:
+    kept = f"{cut['experts_kept']} of {cut['experts']}"
+    if cut["perplexity_ratio"] is None:
+        return (kept, "not measured", "", "")
+    return (kept, f"{cut['perplexity_ratio']:.2f} x", f"{cut['kl']:.3f}", f"{cut['same_top']:.0%}")

@@ -61,10 +61,14 @@ def ratio(text: str) -> float:
 
 def machines(text: str) -> tuple[int, ...]:
     """Bytes of memory of each."""
-    rooms = tuple(gigabytes(each.strip()) for each in text.split(","))
-    if len(rooms) > MACHINES_MAX:
-        raise argparse.ArgumentTypeError(f"{len(rooms)} machines: at most {MACHINES_MAX} are looked at")
-    return rooms
+    given = [each.strip() for each in text.split(",")]
+    if len(given) > MACHINES_MAX:
+        raise argparse.ArgumentTypeError(f"{len(given)} machines: at most {MACHINES_MAX} are looked at")
+    if not all(given):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} leaves out what a machine has: write GB for each, for example 24,24,16"
+        )
+    return tuple(map(gigabytes, given))
 
 
 def duration(text: str) -> int:
