@@ -79,6 +79,12 @@ def test_cuts_of_experts_keep_the_best_unless_said_otherwise():
     assert said.expert_layout == "shared"
 
 
+def test_a_cut_that_nobody_asked_for_must_be_as_good_as_is_said():
+    assert settings_of(parsed("--model", "m")).quality_ratio_max == 1.15
+    assert settings_of(parsed("--model", "m", "--moe-quality", "1.3")).quality_ratio_max == 1.3
+    assert settings_of(parsed("--model", "m", "--moe-quality", "1")).quality_ratio_max == 1
+
+
 def test_devices_are_a_list():
     assert parsed("--device", "CUDA0, CUDA1").device == ("CUDA0", "CUDA1")
 
@@ -89,6 +95,9 @@ def test_devices_are_a_list():
         ["--max-vram", "nan"],
         ["--max-vram", "0"],
         ["--device", ","],
+        ["--moe-quality", "0.9"],
+        ["--moe-quality", "good"],
+        ["--moe-quality", "nan"],
         ["--port", "-1"],
     ],
 )

@@ -1,12 +1,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh_llm.core.offers import CutOffer
 from mesh_llm.gateway.candidates import Place, candidates
 from tests.gateway.meshes import an_offer
 
 
-def a_place(where="b", *, here=False, ready=True, slots=4, busy=0, speed=0.0) -> Place:
-    return Place(where, here, an_offer("m", ready=ready, slots=slots, speed=speed), busy)
+def a_place(where="b", *, here=False, ready=True, slots=4, busy=0, speed=0.0, kept=0) -> Place:
+    """`kept` of 16 experts; 0: the whole model."""
+    cut = CutOffer("ab" * 32, choice="cd", kept=kept, experts=16) if kept else None
+    return Place(where, here, an_offer("m", ready=ready, slots=slots, speed=speed, cut=cut), busy)
 
 
 def order(places, **circumstances) -> list[str]:
@@ -53,6 +56,19 @@ def test_a_node_that_leaves_is_the_last_to_answer():
     assert order([here, far], leaving=True, cooling={"far"}) == ["far", "here"]
 
 
+def test_who_has_all_of_the_model_comes_before_who_approximates_it():
+    whole, cut = a_place("whole", busy=30, speed=1.0), a_place("cut", here=True, speed=1000.0, kept=12)
+    assert order([cut, whole], favourite="cut", sticks=True) == ["whole", "cut"]
+    assert order([cut, whole], cooling={"whole"}) == ["cut", "whole"]
+    assert order([cut, a_place("whole", ready=False)]) == ["cut"]
+
+
+def test_a_cut_that_keeps_all_experts_is_as_good_as_the_whole_model():
+    all_kept, cut = a_place("all", kept=16), a_place("cut", here=True, kept=15)
+    assert order([cut, all_kept]) == ["all", "cut"]
+    assert order([a_place("whole", busy=2), all_kept]) == ["all", "whole"]
+
+
 def test_equals_are_told_apart_by_the_conversation():
     places = [a_place(str(number)) for number in range(8)]
     firsts = {order(places, conversation=b"%d" % number)[0] for number in range(200)}
@@ -68,6 +84,7 @@ places = st.lists(
         slots=st.integers(-3, 10**6),
         busy=st.integers(0, 10**6),
         speed=st.floats(allow_nan=True, allow_infinity=True),
+        kept=st.integers(0, 16),
     ),
     max_size=8,
     unique_by=lambda place: place.where,
@@ -93,7 +110,9 @@ def test_everybody_who_is_ready_is_tried_once_whatever_others_say(places, data, 
     last = [(leaving and by_name[where].here, where in cooling) for where in ordered]
     assert last == sorted(last)
     if favourite in ordered and favourite not in cooling and by_name[favourite].has_room and not leaving:
-        assert ordered[0] == favourite
+        before = ordered[: ordered.index(favourite)]
+        assert by_name[favourite].approximates >= bool(before)
+        assert not any(by_name[where].approximates for where in before)
 
 
 @given(places)

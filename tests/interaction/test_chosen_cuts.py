@@ -1,6 +1,7 @@
 """A mixture of experts that fits no node, of which nobody said how it is to be run: real processes."""
 
 import asyncio
+import json
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mesh_llm.models.places import ModelPlaces
 from mesh_llm.models.records import Records
 from mesh_llm.models.stages.manifests import Manifests
 from mesh_llm.node.mixtures import mixture_source
-from tests.interaction.nodes import BOUND_S, Node, chat_until_ready, started
+from tests.interaction.nodes import BOUND_S, Node, chat_until_ready, ended, started
 from tests.interaction.test_mesh import NO_RELAY, listed
 
 pytestmark = pytest.mark.real
@@ -87,3 +88,9 @@ async def test_a_mixture_that_no_nodes_hold_together_is_served_as_a_cut_only_if_
         for words in ("1.15 x", "start mesh-llm on one more machine", "--split experts", "--moe-quality"):
             assert words in waits
         assert "approximate" not in await listed_once(strict, "waiting")
+
+
+async def test_a_ranking_lies_where_both_nodes_and_the_command_look_for_it(moe_model: Path, tmp_path: Path):
+    store = await know_the_cut(store_with(moe_model, tmp_path / "store"))
+    status, out, _ = await ended(store, tmp_path / "home", "moe", "analyze", NAME, "--json")
+    assert status == 0 and json.loads(out)["ranking"]["source"] == "as in its file"
