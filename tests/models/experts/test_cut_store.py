@@ -224,3 +224,20 @@ async def child_of(
 def test_a_name_that_could_be_a_path_is_refused(own_places: ModelPlaces, identity: str, digest: str) -> None:
     with pytest.raises(RequestRefused, match=r"no (identity|digest)"):
         CutStore(own_places).place(identity, digest, Kept({0: (0, 1)}))
+
+
+async def test_one_at_a_time_measures_a_model_on_one_disk(own_places: ModelPlaces):
+    """Two nodes, each with a store of its own over the same folder."""
+    one, other = (CutStore(own_places) for _ in range(2))
+    waiting, inside = asyncio.Event(), asyncio.Event()
+
+    async def measure() -> None:
+        async with other.measuring(IDENTITY, waiting.set):
+            inside.set()
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        async with one.measuring(IDENTITY, lambda: None):
+            tasks.create_task(measure())
+            await waiting.wait()
+            assert not inside.is_set()
+        await inside.wait()
