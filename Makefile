@@ -10,7 +10,7 @@ run: $(VENV)/.run  ## serve the small model that comes from the package index
 	$(BIN)/mesh-llm --model $(MODEL)
 
 test: check  ## all checks, then every test with real engines
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist loadfile
 
 check-all: check  ## as test, with a thousand seeds for each simulated scenario and everything else as often as it is worth in an hour or two
 	MESH_LLM_SEEDS=1000 MESH_LLM_PROMPTS=20 MESH_LLM_KILLS=200 \

