@@ -35,12 +35,16 @@ class GuidedVocabulary:
         self.end = tokenizer.end_of_turn if tokenizer.end_of_turn != NONE else tokenizer.end
         if self.end == NONE:
             raise RequestRefused("This model has no token that ends an answer, so no schema can rule one.")
+        self.ends = frozenset({self.end, *tokenizer.ending()})
+        """Each may end an answer, as with llama.cpp's own grammars."""
         self.eos_token_id = self.end
         self.bos_token_id = None
         self.tokens = [_text(tokenizer, token) for token in range(tokenizer.size)]
         self.special_token_ids: list[int] = []
         wrapper: Any = llguidance.TokenizerWrapper(self)
-        self.tokens_of_llguidance = llguidance.LLTokenizer(wrapper, self.size, eos_token=self.end)
+        self.tokens_of_llguidance = llguidance.LLTokenizer(
+            wrapper, self.size, eos_token=[self.end, *sorted(self.ends - {self.end})]
+        )
 
     def __call__(self, text: bytes | str) -> list[int]:
         """As the library asks for it."""
@@ -69,7 +73,7 @@ class Guided:
 
     def is_allowed(self, token: int) -> bool:
         if self._matcher.is_stopped() and not self._matcher.is_error():
-            return token == self._vocabulary.end
+            return token in self._vocabulary.ends
         is_allowed = self._matcher.validate_tokens([token]) == 1
         self._check()
         return is_allowed
@@ -81,7 +85,7 @@ class Guided:
         logits[allowed == 0] = -np.inf
 
     def accept(self, token: int) -> None:
-        if token != self._vocabulary.end or not self._matcher.is_stopped():
+        if token not in self._vocabulary.ends or not self._matcher.is_stopped():
             self._matcher.consume_token(token)
             self._check()
 
