@@ -74,7 +74,7 @@ async def bulk_over_iroh(near: Connection, far: Connection) -> bool:
 
 
 async def until_bulk_is_fast(near: Connection, far: Connection) -> None:
-    """While a machine is so busy that its loop takes 10 ms for a round trip, streams go over iroh at first."""
+    """Where a machine is so busy that a round trip takes 10 ms, streams go over iroh at first."""
     async with asyncio.timeout(60):
         while await bulk_over_iroh(near, far):
             pass
