@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -49,11 +50,7 @@ def main() -> int:
             shutil.copyfileobj(source, target)
         os.truncate(plain, layout.bytes)
         copying, cutting = in_turns(
-            [
-                lambda: copy(plain, place / "copy"),
-                lambda: cut(layout, model, place / "cut.gguf"),
-            ],
-            arguments.rounds,
+            [partial(copy, plain), partial(cut, layout, model)], place / "new", arguments.rounds
         )
     gigabytes = layout.bytes / 1e9
     print(
@@ -84,13 +81,14 @@ def cut(layout: FileLayout, model: Path, target: Path) -> None:
     asyncio.run(write_file(layout, FileRanges([model]), target, "ab" * 32))
 
 
-def in_turns(works: Sequence[Callable[[], None]], rounds: int) -> list[float]:
-    """Seconds of each, the median of so many rounds."""
+def in_turns(works: Sequence[Callable[[Path], None]], target: Path, rounds: int) -> list[float]:
+    """Seconds of each, the median of so many rounds; each writes a file that is not there yet."""
     seconds: list[list[float]] = [[] for _ in works]
     for _ in range(rounds):
         for work, taken in zip(works, seconds, strict=True):
+            target.unlink(missing_ok=True)
             began = time.perf_counter()
-            work()
+            work(target)
             taken.append(time.perf_counter() - began)
     return [statistics.median(taken) for taken in seconds]
 
