@@ -195,6 +195,15 @@ async def test_what_the_table_says_of_further_architectures_is_true(
 
 
 @pytest.mark.real
+@pytest.mark.parametrize("cuts", [(15,), (10, 20)])
+async def test_a_mixture_that_speaks_english_is_exact_in_stages(
+    tmp_path: Path, moe_model: Path, cuts: tuple[int, ...]
+) -> None:
+    """All of its experts: what cuts by experts are held against."""
+    assert await largest_difference(moe_model, cuts, tmp_path) == 0.0
+
+
+@pytest.mark.real
 async def test_a_head_of_all_layers_is_the_model(tmp_path: Path) -> None:
     files = write_tiny_model(tmp_path / "m.gguf", "qwen3moe", tensors_per_file=9)
     one = written(stage_layout(headers(files), LayerRange(0, 6), is_head=True), files, tmp_path / "one.gguf")
