@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mesh_llm.core.experts import ExpertLayout, ExpertShape, Kept, best
 from mesh_llm.core.ids import NodeId
-from mesh_llm.planner.expert_deal import core_of, dealt
+from mesh_llm.planner.expert_deal import core_of, dealt, kept_beside
 from tests.planner.mixtures import ranking
 
 SHAPES = (
@@ -57,10 +57,31 @@ def test_the_shared_layout_has_the_better_half_everywhere_and_every_expert_somew
         assert held(shape, lists, layer) == set(range(16))
 
 
+def test_what_no_cut_of_the_model_can_hold_is_not_believed_of_a_member():
+    shape = SHAPES[0]
+    others = {node(2): 12}
+    alone, together = [
+        kept_beside(told, node(1), 12, shape, ranking(shape), "shared") for told in ({}, others)
+    ]
+    assert alone != together
+    for said in (0, 1, shape.experts + 1, 2**63, -12):
+        told = others | {node(3): said, node(1): said}
+        assert kept_beside(told, node(1), 12, shape, ranking(shape), "shared") == together
+
+
 def test_a_node_too_small_for_the_core_keeps_the_best_of_it():
     shape = SHAPES[0]
     lists = dealt(shape, ranking(shape), {node(1): 6, node(2): 12}, "shared")
     assert lists[node(1)] == best(ranking(shape), 6, shape)
+
+
+def test_what_all_nodes_together_have_no_room_for_is_the_last_of_the_ranking():
+    shape = SHAPES[0]
+    alone = dealt(shape, ranking(shape), {node(1): 12}, "shared")
+    assert alone[node(1)] == best(ranking(shape), 12, shape)
+    lists = dealt(shape, ranking(shape), {node(1): 10, node(2): 12}, "shared")
+    for layer, ids in best(ranking(shape), 14, shape).by_layer.items():
+        assert held(shape, lists, layer) == set(ids)
 
 
 def test_a_node_that_joins_a_shared_layout_moves_few_experts_of_the_others():

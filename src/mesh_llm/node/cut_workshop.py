@@ -33,7 +33,7 @@ from mesh_llm.node.measuring import LOOK_SECONDS, Tell, had_elsewhere
 from mesh_llm.node.mixtures import MixtureSource
 from mesh_llm.node.own_models import OwnModels
 from mesh_llm.node.settings import Doors
-from mesh_llm.planner.expert_deal import dealt
+from mesh_llm.planner.expert_deal import kept_beside
 from mesh_llm.planner.expert_plan import ExpertCut
 from mesh_llm.splits.peer_ranges import PartFile, PeerRanges
 
@@ -71,10 +71,9 @@ class CutWorkshop:
 
     def _wanted(self, ranking: ExpertRanking) -> Kept:
         """With layout best it depends on this node alone."""
-        counts = {self._mesh.me: self._planned.count}
-        if self._layout == "shared":
-            counts |= {node: cut.kept for node, cut in self._others() if cut.kept}
-        return dealt(self._source.mixture.shape, ranking, counts, self._layout)[self._mesh.me]
+        others = {node: cut.kept for node, cut in self._others()}
+        shape = self._source.mixture.shape
+        return kept_beside(others, self._mesh.me, self._planned.count, shape, ranking, self._layout)
 
     def _others(self) -> Sequence[tuple[NodeId, CutOffer]]:
         """Who else has a cut of this model, and which."""

@@ -27,6 +27,22 @@ def dealt(
     return kept | {node: _kept_at(shape, ranking, (*range(first), *mine)) for node, mine in places.items()}
 
 
+def kept_beside(
+    others: Mapping[NodeId, int],
+    me: NodeId,
+    count: int,
+    shape: ExpertShape,
+    ranking: ExpertRanking,
+    layout: ExpertLayout,
+) -> Kept:
+    """What `me` keeps, `count` experts of each layer, beside members who say how many they keep.
+
+    What no cut of this model can hold is not believed, and shares nothing out. Raises ValueError as `best`.
+    """
+    believed = {node: said for node, said in others.items() if shape.allows(said)}
+    return dealt(shape, ranking, believed | {me: count}, layout)[me]
+
+
 def core_of(shape: ExpertShape) -> int:
     """Of a shared layout: the better half, which is everywhere."""
     half = -(-shape.experts // (2 * shape.step)) * shape.step
@@ -37,9 +53,11 @@ def _shared_out(places: Collection[int], free: Mapping[NodeId, int]) -> dict[Nod
     """Each place of a ranking goes to one node that has room, the best that is left fills what stays free.
 
     By rendezvous hashing: a pair of node and place has its number, low numbers choose first. So a node that
-    joins takes what is its own, and hardly anything moves between the others.
+    joins takes what is its own, and hardly anything moves between the others. Where there is not room for
+    all, the last of the ranking have no home.
     """
     mine: dict[NodeId, set[int]] = {node: set() for node in free}
+    places = sorted(places)[: sum(free.values())]
     homeless = set(places)
     for _, place, node in sorted((_number(node, place), place, node) for node in free for place in places):
         if place in homeless and len(mine[node]) < free[node]:

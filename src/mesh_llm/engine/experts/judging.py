@@ -19,7 +19,8 @@ from mesh_llm.models.threads import run_to_end
 
 CHUNKS = 4
 """Of 512 tokens, of which 255 are scored: 1020. A ratio of 1.3 then has a standard error of about 0.05
-(docs/benchmarks.md): enough to tell a fair cut from a poor one, and minutes where the whole comes from disk."""
+(docs/benchmarks.md): enough to tell a fair cut from a poor one; more takes long where the whole comes from
+disk."""
 
 JUDGE_S_MAX = 3600.0
 
