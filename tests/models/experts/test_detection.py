@@ -1,5 +1,6 @@
 """Which mixtures can be cut: told by the names of their tensors, with the reason where they cannot."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def mixture(*others: str, rows: int = 8, architecture: str = "qwen3moe", **keys:
     """Two layers of eight experts; `others` are further tensors of layer 1, with as many rows."""
     names = [f"blk.{layer}.{name}" for layer in (0, 1) for name in EXPERTS]
     names += [f"blk.1.{name}" for name in others]
-    counts: dict[str, Value] = {"expert_count": 8, "expert_used_count": 2, **keys}
+    counts: dict[str, Value] = {"block_count": 2, "expert_count": 8, "expert_used_count": 2, **keys}
     metadata: dict[str, Value] = {f"{architecture}.{key}": value for key, value in counts.items()}
     tensors = (
         TensorInfo("token_embd.weight", (4, 10), F32, 0, 160),
@@ -44,7 +45,12 @@ def test_a_dense_model_has_no_shape(tmp_path: Path) -> None:
     parts = headers(write_tiny_model(tmp_path / "m.gguf", "llama"))
     assert detect(parts) is None
     assert expert_bytes(parts) == ExpertBytes(sum(part.weights_bytes for part in parts), 0)
-    assert detect(mixture(expert_count=1, expert_used_count=1)) is None
+
+
+def test_a_header_that_counts_experts_of_which_there_are_none_is_no_mixture(tmp_path: Path) -> None:
+    (part,) = headers(write_tiny_model(tmp_path / "m.gguf", "llama"))
+    counts: dict[str, Value] = {"llama.expert_count": 8, "llama.expert_used_count": 2}
+    assert detect([replace(part, metadata={**part.metadata, **counts})]) is None
 
 
 def test_the_bytes_of_an_expert_are_its_rows_in_all_layers() -> None:
@@ -107,20 +113,63 @@ def test_a_quantised_bias_that_experts_share_a_block_of_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "rows"),
+    ("keys", "rows", "why"),
     [
-        ({}, 7),
-        ({"expert_used_count": 0}, 8),
-        ({"expert_used_count": 9}, 8),
-        ({"expert_group_count": 3, "expert_group_used_count": 1}, 8),
-        ({"expert_group_count": 4, "expert_group_used_count": 4}, 8),
-        ({"expert_group_count": 4}, 8),
-        ({"expert_count": "eight"}, 8),
+        ({}, 7, "rows of 7 experts, the model has 8"),
+        ({"expert_count": 0}, 8, "in 2 layers, its header counts 0"),
+        ({"expert_count": 1, "expert_used_count": 1}, 8, "in 2 layers, its header counts 1"),
+        ({"expert_count": 2048}, 2048, "the engine takes 1024"),
+        ({"expert_used_count": 0}, 8, "uses 0 of 8 experts"),
+        ({"expert_used_count": 9}, 8, "uses 9 of 8 experts"),
+        ({"expert_used_count": (2, 9)}, 8, "uses 9 of 8 experts"),
+        ({"expert_group_count": 3, "expert_group_used_count": 1}, 8, "1 of 3 groups"),
+        ({"expert_group_count": 4, "expert_group_used_count": 4}, 8, "4 of 4 groups"),
+        ({"expert_group_count": 8, "expert_group_used_count": 2}, 8, "2 of 8 groups"),
+        ({"expert_group_count": 4}, 8, "0 of 4 groups"),
+        (
+            {"expert_group_count": 4, "expert_group_used_count": 1, "expert_used_count": 3},
+            8,
+            "uses 3 of 8 experts in 1 of 4 groups",
+        ),
+        ({"expert_count": "eight"}, 8, "should be a number"),
+        ({"expert_count": -8}, 8, "should be a number"),
+        ({"block_count": 1}, 8, "experts in layer 1, its header counts 1 layers"),
+        ({"leading_dense_block_count": 1}, 8, "the first 1 layers have none"),
     ],
 )
-def test_a_header_that_contradicts_itself_is_damaged(keys: dict[str, Value], rows: int) -> None:
-    with pytest.raises(ModelDamaged):
+def test_a_header_that_contradicts_its_tensors_is_damaged_with_the_reason(
+    keys: dict[str, Value], rows: int, why: str
+) -> None:
+    with pytest.raises(ModelDamaged, match=rf"{why}.*Fetch the model again"):
         detect(mixture(rows=rows, **keys))
+
+
+def test_leading_dense_layers_are_not_asked_for_where_the_engine_does_not() -> None:
+    assert detect(mixture(architecture="bailingmoe", leading_dense_block_count=1)) is not None
+
+
+def test_layers_with_numbers_of_experts_of_their_own_are_refused() -> None:
+    with pytest.raises(RequestRefused, match="each layer a number of experts"):
+        detect(mixture(expert_count=(8, 4)))
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_a_layer_that_lacks_what_each_with_experts_has_is_damaged(name: str) -> None:
+    (part,) = mixture()
+    rest = tuple(tensor for tensor in part.tensors if tensor.name != f"blk.1.{name}")
+    if name == "ffn_up_exps.weight":  # some architectures have it fused
+        assert detect([replace(part, tensors=rest)]) is not None
+        return
+    with pytest.raises(ModelDamaged, match=f"layer 1 has some tensors of experts and lacks `{name}`"):
+        detect([replace(part, tensors=rest)])
+
+
+def test_a_router_without_experts_is_damaged() -> None:
+    (part,) = mixture()
+    rest = tuple(tensor for tensor in part.tensors if not tensor.name.startswith("blk.1.ffn_up"))
+    rest = tuple(tensor for tensor in rest if not tensor.name.startswith("blk.1.ffn_down"))
+    with pytest.raises(ModelDamaged, match="layer 1 has some tensors of experts and lacks `ffn_down_exps"):
+        detect([replace(part, tensors=rest)])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,14 @@ from typing import NamedTuple
 
 from mesh_llm.core.errors import ModelDamaged, RequestRefused
 from mesh_llm.core.experts import ExpertShape
-from mesh_llm.models.experts.rules import OF_EACH_EXPERT, swells, why_not_cut
+from mesh_llm.models.experts.rules import (
+    EXPERTS_MAX,
+    IN_EACH_LAYER,
+    LEADING_DENSE_UNREAD,
+    OF_EACH_EXPERT,
+    swells,
+    why_not_cut,
+)
 from mesh_llm.models.gguf.contents import Header
 from mesh_llm.models.gguf.keys import Keys
 from mesh_llm.models.gguf.model_facts import check_parts
@@ -29,21 +36,26 @@ class ExpertBytes(NamedTuple):
 def detect(parts: Sequence[Header]) -> ExpertShape | None:
     """The mixture that this model is; None where it is none.
 
-    Raises RequestRefused where it is one that cannot be cut, with the reason; ModelDamaged.
+    Raises RequestRefused where it is one that cannot be cut, with the reason; ModelDamaged where its header
+    and its tensors contradict each other.
     """
     check_parts(parts)
     keys = Keys(parts[0].name, parts[0].metadata)
-    experts = keys.number("expert_count")
+    experts = _experts(keys)
+    layers = sorted({layer for layer, tensor in expert_tensors(parts) if _is_weight(tensor)})
+    if experts < 2 and layers:
+        raise keys.damaged(f"it has tensors of experts in {len(layers)} layers, its header counts {experts}")
     if experts < 2:
         return None
     _check_tensors(parts, keys)
-    layers = sorted({layer for layer, tensor in expert_tensors(parts) if _is_weight(tensor)})
     if not layers:
         return None
+    _check_layers(parts, keys, layers)
     groups, groups_used = _groups(keys, experts)
     used = keys.number("expert_used_count")
-    if not 0 < used <= experts:
-        raise keys.damaged(f"it uses {used} of {experts} experts")
+    if not 0 < used <= experts // groups * groups_used:
+        of_groups = f" in {groups_used} of {groups} groups" if groups > 1 else ""
+        raise keys.damaged(f"it uses {used} of {experts} experts{of_groups}")
     return ExpertShape(experts, used, tuple(layers), groups, groups_used)
 
 
@@ -91,12 +103,22 @@ def _is_weight(tensor: TensorInfo) -> bool:
     return tensor.name.endswith("_exps.weight")
 
 
+def _experts(keys: Keys) -> int:
+    """Of each layer."""
+    if keys.is_array("expert_count"):
+        raise _refused(keys, "its header gives each layer a number of experts of its own")
+    experts = keys.number("expert_count")
+    if experts > EXPERTS_MAX:
+        raise keys.damaged(f"it has {experts} experts, the engine takes {EXPERTS_MAX} at most")
+    return experts
+
+
 def _groups(keys: Keys, experts: int) -> tuple[int, int]:
     """As llama.cpp checks them in `load_hparams`."""
     groups, used = keys.number("expert_group_count"), keys.number("expert_group_used_count")
     if groups <= 1:
         return 1, 1
-    if experts % groups or not 0 < used < groups:
+    if groups >= experts or experts % groups or not 0 < used < groups:
         raise keys.damaged(f"it uses {used} of {groups} groups of its {experts} experts")
     return groups, used
 
@@ -111,6 +133,22 @@ def _check_tensors(parts: Sequence[Header], keys: Keys) -> None:
             raise _refused(keys, why)
     for _, tensor in expert_tensors(parts):
         _check_rows(tensor, keys)
+
+
+def _check_layers(parts: Sequence[Header], keys: Keys, layers: Sequence[int]) -> None:
+    """Raises ModelDamaged where experts are in a layer that there is not, or not all of what each has."""
+    blocks, dense = keys.required_number("block_count"), keys.number("leading_dense_block_count")
+    if layers[-1] >= blocks:
+        raise keys.damaged(f"it has experts in layer {layers[-1]}, its header counts {blocks} layers")
+    if layers[0] < dense and keys.architecture not in LEADING_DENSE_UNREAD:
+        raise keys.damaged(
+            f"it has experts in layer {layers[0]}, its header says that the first {dense} layers have none"
+        )
+    names = {tensor.name for _, tensor in expert_tensors(parts)}
+    for layer in sorted({layer for layer, _ in expert_tensors(parts)}):
+        for rest in IN_EACH_LAYER:
+            if f"blk.{layer}.{rest}" not in names:
+                raise keys.damaged(f"layer {layer} has some tensors of experts and lacks `{rest}`")
 
 
 def _check_rows(tensor: TensorInfo, keys: Keys) -> None:

@@ -16,6 +16,15 @@ OF_EACH_EXPERT = re.compile(
 )
 """A layer's tensors whose slowest axis counts experts: a cut has some rows of them, byte by byte."""
 
+IN_EACH_LAYER = ("ffn_gate_inp.weight", "ffn_down_exps.weight")
+"""Every architecture has a router and these wherever it has experts; the others differ."""
+
+EXPERTS_MAX = 1024
+"""llama-hparams.h: `LLAMA_MAX_EXPERTS`, which `load_hparams` asserts: more end the process."""
+
+LEADING_DENSE_UNREAD = frozenset({"bailingmoe"})
+"""Those that load `leading_dense_block_count` and give every layer experts whatever it says."""
+
 OF_ALL_EXPERTS = re.compile(r"ffn_norm_exps\.weight|attn_v_exps\.weight|ffn_gate_inp\.scale|.*shexp.*")
 """Those whose names say so and do not: arctic's norm before its experts, the values of k2-horizon, which
 have a number of their own, gemma4's scale of what the router sees, and shared experts."""
