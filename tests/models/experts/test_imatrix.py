@@ -71,6 +71,8 @@ def test_the_older_form_is_refused_because_it_counts_no_experts(tmp_path: Path):
         ({1: [1, 2, 3, 4], 2: [1, 2, 3, 4], 3: [1, 2, 3, 4]}, "experts in 3 layers"),
         ({1: [1, 2, 3, float("nan")], 2: [1, 2, 3, 4]}, "impossible"),
         ({1: [1, 2, 3, float("inf")], 2: [1, 2, 3, 4]}, "impossible"),
+        ({1: [1, 2, 3, -4], 2: [1, 2, 3, 4]}, "impossible"),
+        ({1: [1, 2, 3, 4], 2: [0, 0, 0, 0]}, "no expert of layer 2 was used"),
     ],
 )
 def test_one_of_another_model_is_refused(tmp_path: Path, uses: Mapping[int, list[float]], why: str):

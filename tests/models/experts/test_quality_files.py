@@ -1,7 +1,11 @@
+import contextlib
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mesh_llm.core.errors import ModelDamaged
 from mesh_llm.core.experts import Quality
@@ -40,6 +44,9 @@ def test_the_quality_of_another_cut_is_not_taken_for_this_one(path: Path):
         ({"full_perplexity": "12"}, "impossible"),
         ({"same_top": 1.5}, "impossible"),
         ({"kl": float("nan")}, "impossible"),
+        ({"kl": -1e9}, "impossible"),
+        ({"tokens": True}, "impossible"),
+        ({"full_perplexity": True}, "impossible"),
     ],
 )
 def test_impossible_numbers_are_refused(path: Path, changes: dict[str, object], why: str):
@@ -49,9 +56,27 @@ def test_impossible_numbers_are_refused(path: Path, changes: dict[str, object], 
         read_quality(path, MODEL, CUT)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "7"])
-def test_what_is_no_quality_is_refused(path: Path, text: str):
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"7", b"\xff\xfe", b"[" * 70_000, b" " * 70_000])
+def test_what_is_no_quality_is_refused_with_what_happens_next(path: Path, text: bytes):
     path.parent.mkdir()
-    path.write_text(text)
-    with pytest.raises(ModelDamaged):
+    path.write_bytes(text)
+    with pytest.raises(ModelDamaged, match="judged again"):
         read_quality(path, MODEL, CUT)
+
+
+def test_what_cannot_be_read_is_told_and_not_taken_for_nothing(path: Path):
+    path.mkdir(parents=True)
+    with pytest.raises(ModelDamaged, match=r"cannot be read: Is a directory.*judged again"):
+        read_quality(path, MODEL, CUT)
+
+
+@given(st.binary(max_size=60), st.integers(0, 250))
+def test_no_damage_does_anything_but_refuse_or_give_what_is_possible(noise: bytes, place: int):
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "quality.json")
+        write_quality(path, MODEL, CUT, QUALITY)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:place] + noise + whole[place + len(noise) :])
+        with contextlib.suppress(ModelDamaged):
+            found = read_quality(path, MODEL, CUT)
+            assert found is not None and found.perplexity >= 1 and found.tokens > 0

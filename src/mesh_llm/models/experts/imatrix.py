@@ -70,11 +70,11 @@ def _of_layer(
     if len(counts) != shape.experts:
         raise _refused(path, f"it counts {len(counts)} experts, the model has {shape.experts}")
     squares = _squares(source, header, tensors.get(SQUARES.format(layer)), shape.experts)
-    scores = [
-        math.sqrt(count * each) for count, each in zip(counts, squares, strict=True) if count * each >= 0
-    ]
-    if len(scores) != shape.experts or not all(map(math.isfinite, scores)):
+    if not all(math.isfinite(each) and each >= 0 for each in (*counts, *squares)):
         raise _refused(path, f"its numbers for layer {layer} are impossible")
+    scores = [math.sqrt(count) * math.sqrt(each) for count, each in zip(counts, squares, strict=True)]
+    if not any(scores):  # all would be equal, and their order that of their numbers
+        raise _refused(path, f"no expert of layer {layer} was used for it")
     return scores
 
 

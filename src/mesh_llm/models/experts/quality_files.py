@@ -18,6 +18,9 @@ VERSION = 1
 QUALITY_BYTES_MAX = 65_536
 """One has about 300."""
 
+KL_MIN = -1.0
+"""It may come out below nothing by what the full model's probabilities lost when they were kept."""
+
 _NUMBERS = ("perplexity", "full_perplexity", "kl", "same_top")
 
 
@@ -65,21 +68,20 @@ def _decoded(text: bytes, identity: str, kept_digest: str) -> Quality:
 def _quality(fields: dict[str, object]) -> Quality:
     numbers = [_number(fields.get(name)) for name in _NUMBERS]
     tokens = fields.get("tokens")
-    if not isinstance(tokens, int) or tokens <= 0 or not _are_possible(*numbers):
+    if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens <= 0 or not _are_possible(*numbers):
         raise _unusable("its numbers are impossible")
     return Quality(*numbers, tokens=tokens)
 
 
 def _number(value: object) -> float:
-    if isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) < 2**63 else math.nan
     return value if isinstance(value, float) else math.nan
 
 
 def _are_possible(perplexity: float, full_perplexity: float, kl: float, same_top: float) -> bool:
-    """KL may come out below nothing by what the full model's probabilities lost when they were kept."""
     return all(map(math.isfinite, (perplexity, full_perplexity, kl))) and (
-        perplexity >= 1 and full_perplexity >= 1 and 0 <= same_top <= 1
+        perplexity >= 1 and full_perplexity >= 1 and kl >= KL_MIN and 0 <= same_top <= 1
     )
 
 
