@@ -1,6 +1,7 @@
 """Cuts that are kept: made once, of one ranking only, resumed, never pruned while in use."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -106,7 +107,7 @@ async def test_rankings_choices_and_models_have_cuts_of_their_own(
 
 
 async def test_a_cut_of_another_ranking_is_never_taken_whatever_its_name(
-    own_places: ModelPlaces, model: Path
+    own_places: ModelPlaces, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = CutStore(own_places)
     ranking, kept = ranked(model)
@@ -114,9 +115,69 @@ async def test_a_cut_of_another_ranking_is_never_taken_whatever_its_name(
     file = await made(store, model, ranking, kept)
     right = file.read_bytes()
     assert len(right) == other.stat().st_size
-    for wrong in (other.read_bytes(), right[:-1], b""):
+    for wrong, why in (
+        (other.read_bytes(), "another one, of another model or choice of experts"),
+        (right[:-1], f"it has {len(right) - 1:,} bytes of {len(right):,}"),
+        (right + b"x", f"it has {len(right) + 1:,} bytes of {len(right):,}"),
+        (b"", "it has 0 bytes"),
+    ):
+        caplog.clear()
         file.write_bytes(wrong)
         assert (await made(store, model, ranking, kept)).read_bytes() == right
+        assert f"{file.name} on this disk is made anew: " in caplog.text and why in caplog.text
+
+
+@pytest.mark.parametrize("place", [0.02, 0.3, 0.7, 1.0])
+async def test_a_cut_of_which_one_byte_was_altered_is_made_anew_and_people_are_told(
+    own_places: ModelPlaces, model: Path, caplog: pytest.LogCaptureFixture, place: float
+) -> None:
+    store = CutStore(own_places)
+    ranking, kept = ranked(model)
+    file = await made(store, model, ranking, kept)
+    right = file.read_bytes()
+    wrong = bytearray(right)
+    wrong[int(place * (len(wrong) - 1))] ^= 1
+    file.write_bytes(wrong)
+    assert (await made(store, model, ranking, kept)).read_bytes() == right
+    assert "is made anew: " in caplog.text
+
+
+async def test_a_cut_of_another_version_or_of_a_model_changed_under_its_name_is_made_anew(
+    own_places: ModelPlaces, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the same header and size: what tells them apart is where in the model each byte came from."""
+    store = CutStore(own_places)
+    ranking, kept = ranked(model)
+    file = await made(store, model, ranking, kept)
+    seal = file.with_name(f"{file.name}.json")
+    seal.write_text(json.dumps(json.loads(seal.read_text()) | {"layout": "of another version"}))
+    right, inode = file.read_bytes(), file.stat().st_ino
+    assert (await made(store, model, ranking, kept)).read_bytes() == right
+    assert file.stat().st_ino != inode and "by a version that made it otherwise" in caplog.text
+
+
+@pytest.mark.parametrize("seal", [None, b"", b"{", b"[]", b"[" * 70_000])
+async def test_a_cut_that_lost_its_seal_is_taken_once_and_sealed_again(
+    own_places: ModelPlaces, model: Path, seal: bytes | None
+) -> None:
+    store, (ranking, kept) = CutStore(own_places), ranked(model)
+    file = await made(store, model, ranking, kept)
+    right, place = file.read_bytes(), file.with_name(f"{file.name}.json")
+    place.unlink() if seal is None else place.write_bytes(seal)
+    source = Counting(FileRanges([model]))
+    assert await made(store, model, ranking, kept, source) == file and not source.asked
+    file.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    assert (await made(store, model, ranking, kept)).read_bytes() == right
+
+
+async def test_a_cut_that_was_moved_and_not_altered_is_taken_as_it_is(
+    own_places: ModelPlaces, model: Path
+) -> None:
+    store, (ranking, kept) = CutStore(own_places), ranked(model)
+    file = await made(store, model, ranking, kept)
+    file.write_bytes(file.read_bytes())
+    source = Counting(FileRanges([model]))
+    assert await made(store, model, ranking, kept, source) == file and not source.asked
 
 
 @pytest.mark.parametrize("tensors_per_file", [0, 6])

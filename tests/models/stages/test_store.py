@@ -94,6 +94,17 @@ async def test_a_stage_of_another_version_is_made_anew(own_places: ModelPlaces, 
     assert (await made(store, model, MIDDLE)).read_bytes() == right
 
 
+async def test_a_stage_of_which_one_byte_was_altered_is_made_anew_and_people_are_told(
+    own_places: ModelPlaces, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = StageStore(own_places)
+    file = await made(store, model, MIDDLE)
+    right = file.read_bytes()
+    file.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    assert (await made(store, model, MIDDLE)).read_bytes() == right
+    assert "2-4.gguf on this disk is made anew: its bytes were altered" in caplog.text
+
+
 async def test_the_store_shows_no_stage_as_a_model(own_places: ModelPlaces, model: Path) -> None:
     await made(StageStore(own_places), model, LayerRange(2, 6), is_head=True)
     assert store_models(own_places.store) == []

@@ -2,12 +2,14 @@
 
 A file in use holds a shared lock of the system on itself, let go of when its process dies, however it dies;
 who prunes asks for the whole lock and leaves what it does not get. Files are made and pruned under the lock
-that downloads use (`models/locks.py`), so nothing is pruned between being made and being used. Counterparts:
-`store.py` says which are stages, `experts/cut_store.py` which are cuts of experts.
+that downloads use (`models/locks.py`), so nothing is pruned between being made and being used. One that is
+not as it was made, or would be made otherwise now, is made anew, and people are told why. Counterparts:
+`store.py` says which are stages, `experts/cut_store.py` which are cuts of experts, `seals.py` what is whole.
 """
 
 import asyncio
 import fcntl
+import logging
 import os
 import re
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
@@ -23,10 +25,14 @@ from mesh_llm.models.locks import alone, alone_at_once
 from mesh_llm.models.part_file import SUFFIX as PART
 from mesh_llm.models.patience import Sleep
 from mesh_llm.models.places import ModelPlaces
+from mesh_llm.models.records import Records
 from mesh_llm.models.stages.composition import FileLayout
 from mesh_llm.models.stages.ranges import RangeSource
-from mesh_llm.models.stages.writing import note_path, write_file
+from mesh_llm.models.stages.seals import Seals
+from mesh_llm.models.stages.writing import write_file
 from mesh_llm.models.threads import run_to_end
+
+_log = logging.getLogger(__name__)
 
 _IDENTITY = re.compile(r"[0-9a-f]{8,128}")
 
@@ -55,6 +61,7 @@ class MadeFiles:
         self._places = places
         self._sleep = sleep
         self._free = free
+        self._seals = Seals(Records(places.notes, places.store))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._places.notes}>"
@@ -75,19 +82,23 @@ class MadeFiles:
         identity: str,
         report: Report = ignore,
     ) -> AsyncGenerator[Path]:
-        """`target`, written first where it is not here; nobody prunes it meanwhile.
+        """`target`, written first where it is not here or not whole; nobody prunes it meanwhile.
 
-        Raises DiskFull, and what the source raises.
+        Raises DiskFull, ModelDamaged where it is changed while it is read, and what the source raises.
         """
 
         def waiting() -> None:
             report(Progress("download", target.name, 0, layout.bytes))
 
         async with alone(self._places, target, waiting, self._sleep):
-            if await run_to_end(_is_here, target, layout):
+            broken = await self._seals.why_broken(target, layout, identity)
+            if broken is None:
                 report(Progress("download", target.name, layout.bytes, layout.bytes))
             else:
+                if broken:
+                    _log.warning("%s on this disk is made anew: %s", target.name, broken)
                 await write_file(layout, source, target, identity, report, self._free)
+                await self._seals.seal(target, layout, identity)
             file = await run_to_end(_opened, target)
         with file:
             yield target
@@ -123,7 +134,7 @@ class MadeFiles:
     def _delete(self, path: Path) -> None:
         try:
             path.unlink(missing_ok=True)
-            note_path(path).unlink(missing_ok=True)
+            self._seals.forget(path)
             is_made = any(path.is_relative_to(self._places.notes / folder) for folder in FOLDERS.values())
             if is_made and not any(path.parent.iterdir()):
                 path.parent.rmdir()
@@ -160,21 +171,6 @@ def _is_locked(file: BinaryIO, how: int) -> bool:
     try:
         fcntl.flock(file.fileno(), how | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
-    return True
-
-
-def _is_here(target: Path, layout: FileLayout) -> bool:
-    """Whole, and as this version would write it."""
-    try:
-        with target.open("rb") as file:
-            if os.fstat(file.fileno()).st_size != layout.bytes:
-                return False
-            for literal in layout.literals:
-                file.seek(literal.target)
-                if file.read(len(literal.data)) != literal.data:
-                    return False
-    except OSError:
         return False
     return True
 

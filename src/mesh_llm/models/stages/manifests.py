@@ -51,6 +51,10 @@ class Manifests:
             await run_to_end(self._write, path, identity, manifest)
             return manifest, identity
 
+    def forget(self, path: Path) -> None:
+        """A file that is gone. Raises OSError."""
+        self._place(path).unlink(missing_ok=True)
+
     async def _make(self, path: Path, identity: Identity) -> Manifest:
         try:
             chunk_bytes = chunk_bytes_for(identity.bytes)

@@ -51,7 +51,7 @@ async def write_file(
     try:
         mark = await run_to_end(_begin, layout, part, note, identity, free)
         with part.open("r+b", buffering=0) as file:
-            await _Filling(layout, file, note, _digest(layout, identity), report, target.name).run(
+            await _Filling(layout, file, note, layout_digest(layout, identity), report, target.name).run(
                 source, mark
             )
         await run_to_end(settle, part, target)
@@ -68,7 +68,7 @@ def note_path(part: Path) -> Path:
 def _begin(layout: FileLayout, part: Path, note: Path, identity: str, free: FreeBytes) -> int:
     """The `.part` in its full length; gives what is there of it already. Raises OSError, DiskFull."""
     make_folder(part.parent)
-    mark = _noted(note, _digest(layout, identity)) if part.is_file() else 0
+    mark = _noted(note, layout_digest(layout, identity)) if part.is_file() else 0
     if not mark or part.stat().st_size != layout.bytes:
         mark = 0
         part.unlink(missing_ok=True)
@@ -158,7 +158,8 @@ def _write_at(file: BinaryIO, offset: int, data: bytes | memoryview) -> None:
         view = view[written:]
 
 
-def _digest(layout: FileLayout, identity: str) -> str:
+def layout_digest(layout: FileLayout, identity: str) -> str:
+    """Of a file's own bytes, and from where in the model's files with this `identity` all others come."""
     digest = hashlib.sha256(f"{identity} {layout.bytes} {layout.copies}".encode())
     for literal in layout.literals:
         digest.update(f"{literal.target} {len(literal.data)}".encode() + literal.data)
