@@ -1,6 +1,7 @@
 """`mesh-llm moe plan`: what machines with so much memory would hold of a mixture of experts."""
 
 import json
+import logging
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from mesh_llm.planner.expert_plan import (
 from mesh_llm.planner.fit import Wish
 from mesh_llm.planner.split_view import SplitView, SplitWish, StageHost, pair
 from mesh_llm.planner.splitting import plan
+
+logger = logging.getLogger(__name__)
 
 NEAR_S = 0.001
 """Round trip that is taken for granted: a cable between two machines."""
@@ -73,18 +76,21 @@ def _rows(found: FoundMixture, hosts: Sequence[StageHost], arguments: Namespace)
 
 
 def _measured(found: FoundMixture, ranking: ExpertRanking, kept: Kept) -> Quality | None:
-    """What is damaged is not known: it is measured again when the cut is served."""
+    """What is damaged is not known, and people are told: the figures are missing in what they see."""
     try:
         return found.quality(ranking.digest, kept)
-    except ModelDamaged:
+    except ModelDamaged as error:
+        logger.warning("%s: %s The node that serves it does that.", found.source.name, error)
         return None
 
 
 def _ranking(found: FoundMixture) -> ExpertRanking | None:
     """The one that is kept here; without it counts can be told all the same."""
+    name = found.source.name
     try:
         return read_ranking(found.ranking_path, found.source.identity, found.source.mixture.shape)
-    except ModelDamaged:
+    except ModelDamaged as error:
+        logger.warning("%s: %s `mesh-llm moe analyze %s` does that.", name, error, name)
         return None
 
 
