@@ -282,6 +282,11 @@ async def test_who_only_loads_gives_everything_back_at_once_when_another_one_com
         made.rival("leading")
         await made.look()
         await made.until(lambda: made.taken == 0)
+        await made.become(
+            Waiting("node 4 leads it and does not answer yet: `mesh-llm status` there says why")
+        )
+        made.rival("serving")
+        await made.look()
         await made.become(Waiting("node 4 runs it; ask any node of the mesh"))
 
 

@@ -59,6 +59,11 @@ def is_leading(claim: SplitClaim) -> bool:
     return rank(claim) > 0
 
 
+def is_serving(claim: SplitClaim) -> bool:
+    """Whether it answers requests now."""
+    return rank(claim) == RANKS["serving"]
+
+
 class Candidacy:
     """One node's part in it, for one model that it wants to run over several nodes."""
 

@@ -32,7 +32,7 @@ from mesh_llm.runtime.dropping import Droppable, UntilUnused, bounded
 from mesh_llm.splits.assembly import Assembly, LaunchHead, Site
 from mesh_llm.splits.borrowed_stage import StageLost
 from mesh_llm.splits.borrowed_whole import borrowed_whole
-from mesh_llm.splits.claims import Candidacy, Follow, Lead, Settling
+from mesh_llm.splits.claims import Candidacy, Follow, Lead, Settling, is_serving
 from mesh_llm.splits.split_source import SplitSource
 
 logger = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class SplitModel:
                 case Lead():
                     await self._lead()
                 case Follow(leader):
-                    self._become(Waiting(f"{self._name_of(leader)} runs it; ask any node of the mesh"))
+                    self._become(Waiting(self._what_does(leader)))
                     await self._wait(LOOKS_APART_S)
                 case Settling(until):
                     left = LOOKS_APART_S if until is None else max(0.0, until - self._clock.monotonic())
@@ -279,6 +279,13 @@ class SplitModel:
         if self._candidacy.claim != before:
             self._on_change()
         return standing
+
+    def _what_does(self, leader: NodeId) -> str:
+        """Who leads may be unable to run it, or not willing to: memory is missing, or a cut is too poor."""
+        name, claim = self._name_of(leader), self._scene.claims(self._source.identity).get(leader)
+        if claim is not None and is_serving(claim):
+            return f"{name} runs it; ask any node of the mesh"
+        return f"{name} leads it and does not answer yet: `mesh-llm status` there says why"
 
     def _name_of(self, node: NodeId) -> str:
         return self._site.names().get(node) or short(node)
