@@ -58,9 +58,10 @@ def engine(node: Node) -> psutil.Process:
 
 
 async def cuts(node: Node) -> dict[str, Any]:
-    """Of all servers that the node lists for the model as ready, by the node's short id."""
+    """Of all servers that the node lists for the model as ready with a cut, by the node's short id."""
     model = (await listed(node)).get(NAME, {"served_by": []})
-    return {each["node"]: each["approximate"] for each in model["served_by"] if each["status"] == "ready"}
+    ready = [each for each in model["served_by"] if each["status"] == "ready"]
+    return {each["node"]: each["approximate"] for each in ready if each.get("approximate")}
 
 
 async def wait_for_cuts(node: Node, count: int) -> dict[str, Any]:
