@@ -61,7 +61,7 @@ async def test_commands_say_why_a_ranking_is_of_no_use_and_measure_it_again(stor
     assert json.loads(ranking.read_text())["layers"]["0"] == fields["layers"]["0"][::-1]
 
 
-async def test_a_node_says_why_its_ranking_and_its_cut_are_of_no_use_and_makes_them_anew(
+async def test_a_node_says_why_its_ranking_its_cut_and_its_figures_are_of_no_use_and_makes_them_anew(
     store: Path, tmp_path: Path
 ):
     whole = least(facts_of([read_file_header(store / f"{NAME}.gguf")]), Wish(512, 1)).total
@@ -73,12 +73,15 @@ async def test_a_node_says_why_its_ranking_and_its_cut_are_of_no_use_and_makes_t
 
     kept(store, "ranking.json").write_text("{")
     assert altered(kept(store, "*.gguf")) == right
+    kept(store, "*.gguf").with_suffix(".quality.json").write_text("7")
     async with started(store, tmp_path / "home", *flags) as node:
         await answers(node)
         ranking = await node.wait_for_message("ranking of experts is of no use")
         assert "cut off, or no JSON. It must be measured again" in ranking["message"]
         cut = await node.wait_for_message("is made anew")
         assert "its bytes were altered" in cut["message"]
+        figures = await node.wait_for_message("What this cut costs is not known")
+        assert "It must be judged again" in figures["message"]
     assert kept(store, "*.gguf").read_bytes() == right
 
 

@@ -37,7 +37,7 @@ async def test_the_full_model_is_as_good_as_itself(full: Loading, tmp_path: Path
 
 
 async def test_a_cut_is_judged_against_what_the_full_model_said_once(
-    full: Loading, lesser: Loading, tmp_path: Path
+    full: Loading, lesser: Loading, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     reference = tmp_path / "full.json"
     told: list[str] = []
@@ -62,6 +62,7 @@ async def test_a_cut_is_judged_against_what_the_full_model_said_once(
     rows_path(reference).write_bytes(b"damaged")
     with pytest.raises(EngineFailed, match=r"none\.gguf cannot be loaded"):
         await judged(gone)
+    assert "its rows do not have" in caplog.text and "must be asked again" in caplog.text
     assert await judged(full) == first
 
 

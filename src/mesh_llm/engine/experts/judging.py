@@ -3,6 +3,7 @@
 The full model reads the held-out text once; what it said stays on disk for all cuts of it.
 """
 
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from mesh_llm.engine.experts.reference import Reference, read_reference
 from mesh_llm.engine.experts.settings import JudgingSettings, Loading
 from mesh_llm.models.disk import make_folder
 from mesh_llm.models.threads import run_to_end
+
+logger = logging.getLogger(__name__)
 
 CHUNKS = 4
 """Of 512 tokens, of which 255 are scored: 1020. A ratio of 1.3 then has a standard error of about 0.05
@@ -79,7 +82,8 @@ async def refer(
 def _usable(path: Path, identity: str) -> Reference | None:
     try:
         return read_reference(path, identity)
-    except ModelDamaged:  # asked again, which overwrites it
+    except ModelDamaged as error:  # asked again, which overwrites it
+        logger.warning("%s", error)
         return None
 
 
