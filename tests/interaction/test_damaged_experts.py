@@ -16,6 +16,10 @@ from tests.interaction.test_mesh import NO_RELAY
 pytestmark = pytest.mark.real
 
 NAME = "tiny"
+COUNT = b"qwen3moe.expert_count\x04\0\0\0"
+"""As its header has it, before the number."""
+CAP = "0.03"
+"""Of which a cut of it needs twice as much, so it is asked whether it can be cut at all."""
 SMALL = ("--ctx-size", "512", "--parallel", "1")
 MISSING_BYTES = 10_000
 """For the whole, of whose eight experts each takes 20,000."""
@@ -59,6 +63,31 @@ async def test_commands_say_why_a_ranking_is_of_no_use_and_measure_it_again(stor
     assert status == 0 and "its lists have been altered. It must be measured again" in said
     assert json.loads(again)["ranking"]["digest"] == json.loads(first)["ranking"]["digest"]
     assert json.loads(ranking.read_text())["layers"]["0"] == fields["layers"]["0"][::-1]
+
+
+@pytest.mark.parametrize(
+    ("said", "instead", "why", "cure"),
+    [
+        (
+            b"blk.0.ffn_up_exps",
+            b"blk.0.ffn_uq_exps",
+            "what `blk.0.ffn_uq_exps.weight` has of each expert is not known",
+            "split it by layers",
+        ),
+        (COUNT + b"\x08", COUNT + b"\x09", "has rows of 8 experts, the model has 9", "Fetch the model again"),
+    ],
+    ids=["a tensor that nobody has read about", "a count that its tensors contradict"],
+)
+async def test_a_mixture_that_cannot_be_cut_is_refused_with_the_reason_and_the_cure(
+    store: Path, tmp_path: Path, said: bytes, instead: bytes, why: str, cure: str
+):
+    model = store / f"{NAME}.gguf"
+    model.write_bytes(model.read_bytes().replace(said, instead, 1))
+    status, _, error = await ended(store, tmp_path, "moe", "analyze", NAME)
+    assert status != 0 and why in error and cure in error
+    flags = ("--model", NAME, "--split", "experts", "--max-vram", CAP, "--port", "0", "--console", "0")
+    status, _, error = await ended(store, tmp_path / "home", *flags, *SMALL, *NO_RELAY)
+    assert status != 0 and why in error and cure in error
 
 
 async def test_a_node_says_why_its_ranking_its_cut_and_its_figures_are_of_no_use_and_makes_them_anew(

@@ -4,14 +4,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mesh_llm.core.errors import ModelDamaged, RequestRefused
 from mesh_llm.core.experts import ExpertShape
 from mesh_llm.models.experts.detection import ExpertBytes, detect, expert_bytes, notes
+from mesh_llm.models.experts.layout import cut_layout
 from mesh_llm.models.gguf.contents import Header, Value
 from mesh_llm.models.gguf.tensors import STORAGE_TYPES, TensorInfo
 from tests.experts.tiny_moe import TINY_MIXTURES, write_tiny_mixture
-from tests.models.experts.cuts import headers
+from tests.models.experts.cuts import drawn_kept, headers
 from tests.tiny_models import write_tiny_model
 
 F32 = STORAGE_TYPES[0]
@@ -170,6 +173,48 @@ def test_a_router_without_experts_is_damaged() -> None:
     rest = tuple(tensor for tensor in rest if not tensor.name.startswith("blk.1.ffn_down"))
     with pytest.raises(ModelDamaged, match="layer 1 has some tensors of experts and lacks `ffn_down_exps"):
         detect([replace(part, tensors=rest)])
+
+
+numbers = st.sampled_from([0, 1, 2, 3, 4, 8, 9, 1024, 2**31])
+values = st.one_of(numbers, st.lists(numbers, max_size=3).map(tuple), st.sampled_from([-1, "8", 0.5, True]))
+tensor_names = st.sampled_from([*EXPERTS, "exp_probs_b.bias", "ffn_gate_exps.weight", "attn_q.weight"])
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [
+                "block_count",
+                "expert_count",
+                "expert_used_count",
+                "expert_group_count",
+                "expert_group_used_count",
+                "expert_feed_forward_length",
+                "leading_dense_block_count",
+            ]
+        ),
+        values,
+        max_size=3,
+    ),
+    st.lists(tensor_names, max_size=3),
+    st.sampled_from([8, 8, 8, 0, 1, 4]),
+    st.integers(0, 7),
+)
+def test_whatever_a_header_says_it_is_cut_or_refused(
+    keys: dict[str, Value], dropped: list[str], rows: int, left_out: int
+) -> None:
+    """Nothing else comes of it: a shape that is given is one that can be laid out."""
+    (part,) = mixture("exp_probs_b.bias", rows=rows, **keys)
+    gone = {f"blk.{left_out % 2}.{name}" for name in dropped}
+    parts = [replace(part, tensors=tuple(each for each in part.tensors if each.name not in gone))]
+    try:
+        shape = detect(parts)
+    except (ModelDamaged, RequestRefused):
+        return
+    if shape is not None:
+        weights = expert_bytes(parts)
+        layout = cut_layout(parts, drawn_kept(parts, shape.fewest_possible))
+        assert layout.assigned_bytes == weights.trunk + shape.fewest_possible * weights.each
 
 
 @pytest.mark.parametrize(

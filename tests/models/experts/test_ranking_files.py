@@ -94,6 +94,11 @@ async def test_a_damaged_file_is_made_anew_and_the_reason_told(tmp_path: Path):
     assert "cut off" in told[0] and "measured again" in told[0]
 
 
+def test_what_cannot_be_read_is_told_and_not_taken_for_nothing(tmp_path: Path):
+    with pytest.raises(ModelDamaged, match=r"cannot be read: Is a directory.*measured again"):
+        read_ranking(tmp_path, MODEL, SHAPE)
+
+
 async def test_the_file_of_another_model_is_made_anew(tmp_path: Path):
     path = tmp_path / "ranking.json"
     write_ranking(path, "cd" * 16, RANKING)
