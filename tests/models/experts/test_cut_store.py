@@ -106,17 +106,26 @@ async def test_rankings_choices_and_models_have_cuts_of_their_own(
     assert len({*places, store.place("ab" * 32, one[0].digest, one[1])}) == 5
 
 
-async def test_a_cut_of_another_ranking_is_never_taken_whatever_its_name(
+async def test_a_cut_of_anything_else_is_never_taken_whatever_its_name(
     own_places: ModelPlaces, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = CutStore(own_places)
     ranking, kept = ranked(model)
-    other = await made(store, model, *ranked(model, seed=1))
+    others = [
+        await made(store, model, *ranked(model, seed=1)),
+        await made(store, model, ranked(model, seed=1)[0], kept),  # the same experts, chosen otherwise
+        await made(store, model, ranking, ranked(model, seed=1)[1]),
+    ]
+    async with store.cut(
+        "ab" * 32, ranking.digest, kept, headers([model]), FileRanges([model])
+    ) as of_another_model:
+        others.append(of_another_model)
     file = await made(store, model, ranking, kept)
     right = file.read_bytes()
-    assert len(right) == other.stat().st_size
+    assert {other.stat().st_size for other in others} == {len(right)}
+    why_other = "another one, of another model or choice of experts"
     for wrong, why in (
-        (other.read_bytes(), "another one, of another model or choice of experts"),
+        *((other.read_bytes(), why_other) for other in others),
         (right[:-1], f"it has {len(right) - 1:,} bytes of {len(right):,}"),
         (right + b"x", f"it has {len(right) + 1:,} bytes of {len(right):,}"),
         (b"", "it has 0 bytes"),
