@@ -1,7 +1,8 @@
 """Cuts of experts kept on this disk: by the model's identity, the ranking, and which experts they have.
 
 Counterparts: `layout.py` says what a cut holds, `stages/made_files.py` makes, locks and prunes it. A cut is
-taken for what its own header says: one of another model, ranking or choice is made anew, whatever its name.
+taken for what its own header and its seal say: one of another model, ranking or choice, or altered, is made
+anew, whatever its name.
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence
