@@ -17,7 +17,7 @@ from mesh_llm.core.progress import Activity, Progress, Report
 from mesh_llm.core.quantities import human_bytes
 from mesh_llm.engine.experts.calibrating import Calibration, measure
 from mesh_llm.engine.experts.settings import Loading
-from mesh_llm.models.experts.detection import notes
+from mesh_llm.models.experts.detection import expert_widths, notes
 from mesh_llm.models.experts.imatrix import ranking_of_imatrix
 from mesh_llm.models.experts.ranking_files import kept_ranking, write_ranking
 from mesh_llm.models.threads import run_to_end
@@ -61,7 +61,8 @@ class _Analysis:
         source, path = self._found.source, self._found.ranking_path
         shape = source.mixture.shape
         if arguments.imatrix is not None:
-            ranking = await run_to_end(ranking_of_imatrix, arguments.imatrix, shape)
+            widths = expert_widths(source.headers)
+            ranking = await run_to_end(ranking_of_imatrix, arguments.imatrix, shape, widths)
         elif arguments.again:
             ranking = await self._measure()
         else:

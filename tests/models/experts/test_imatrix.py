@@ -11,6 +11,7 @@ from mesh_llm.models.experts.imatrix import ranking_of_imatrix
 
 SHAPE = ExpertShape(experts=4, used=2, layers=(1, 2))
 WIDTH = 3
+WIDTHS = {1: WIDTH, 2: WIDTH, 3: WIDTH}
 USES = {1: [5, 0, 100, 7], 2: [1, 2, 3, 4]}
 ENERGY = {1: [1.0, 0.0, 1.0, 900.0], 2: [1.0, 1.0, 1.0, 1.0]}
 """Mean square of one use."""
@@ -43,14 +44,14 @@ def written(
 
 
 def test_experts_are_ranked_by_uses_and_by_what_goes_into_each(tmp_path: Path):
-    ranking = ranking_of_imatrix(written(tmp_path / "a.imatrix.gguf"), SHAPE)
+    ranking = ranking_of_imatrix(written(tmp_path / "a.imatrix.gguf"), SHAPE, WIDTHS)
     assert ranking.by_layer == {1: (3, 2, 0, 1), 2: (3, 2, 1, 0)}
     assert ranking.source == "importance matrix a.imatrix.gguf"
 
 
 def test_layers_that_only_draft_get_the_list_of_the_last_that_ran(tmp_path: Path):
     shape = ExpertShape(experts=4, used=2, layers=(1, 2, 3))
-    ranking = ranking_of_imatrix(written(tmp_path / "a.gguf"), shape)
+    ranking = ranking_of_imatrix(written(tmp_path / "a.gguf"), shape, WIDTHS)
     assert ranking.by_layer[3] == ranking.by_layer[2]
 
 
@@ -58,7 +59,7 @@ def test_the_older_form_is_refused_because_it_counts_no_experts(tmp_path: Path):
     path = tmp_path / "imatrix.dat"
     path.write_bytes(b"\x02\x00\x00\x00\x13\x00\x00\x00blk.0.attn_q.weight")
     with pytest.raises(RequestRefused, match=r"older `.dat` form does not count.*GGUF form"):
-        ranking_of_imatrix(path, SHAPE)
+        ranking_of_imatrix(path, SHAPE, WIDTHS)
 
 
 @pytest.mark.parametrize(
@@ -77,28 +78,34 @@ def test_the_older_form_is_refused_because_it_counts_no_experts(tmp_path: Path):
 )
 def test_one_of_another_model_is_refused(tmp_path: Path, uses: Mapping[int, list[float]], why: str):
     with pytest.raises(RequestRefused, match=why):
-        ranking_of_imatrix(written(tmp_path / "a.gguf", uses), SHAPE)
+        ranking_of_imatrix(written(tmp_path / "a.gguf", uses), SHAPE, WIDTHS)
+
+
+def test_one_of_a_model_with_as_many_experts_of_another_width_is_refused(tmp_path: Path):
+    path = written(tmp_path / "a.gguf")
+    with pytest.raises(RequestRefused, match=r"layer 2 do not have the model's 4 neurons.*of another model"):
+        ranking_of_imatrix(path, SHAPE, WIDTHS | {2: 4})
 
 
 def test_a_model_is_no_importance_matrix(tmp_path: Path):
     with pytest.raises(RequestRefused, match="no importance matrix"):
-        ranking_of_imatrix(written(tmp_path / "a.gguf", kind="model"), SHAPE)
+        ranking_of_imatrix(written(tmp_path / "a.gguf", kind="model"), SHAPE, WIDTHS)
 
 
 def test_counts_without_what_went_in_are_refused(tmp_path: Path):
     with pytest.raises(RequestRefused, match="what went into each expert"):
-        ranking_of_imatrix(written(tmp_path / "a.gguf", squares=False), SHAPE)
+        ranking_of_imatrix(written(tmp_path / "a.gguf", squares=False), SHAPE, WIDTHS)
 
 
 def test_numbers_of_another_type_are_refused(tmp_path: Path):
     with pytest.raises(RequestRefused, match="bytes of F16"):
-        ranking_of_imatrix(written(tmp_path / "a.gguf", dtype=np.float16), SHAPE)
+        ranking_of_imatrix(written(tmp_path / "a.gguf", dtype=np.float16), SHAPE, WIDTHS)
 
 
 def test_a_file_that_is_cut_off_or_missing_is_told(tmp_path: Path):
     path = written(tmp_path / "a.gguf")
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ModelDamaged, match="cut off"):
-        ranking_of_imatrix(path, SHAPE)
+        ranking_of_imatrix(path, SHAPE, WIDTHS)
     with pytest.raises(ModelNotFound):
-        ranking_of_imatrix(tmp_path / "none.gguf", SHAPE)
+        ranking_of_imatrix(tmp_path / "none.gguf", SHAPE, WIDTHS)

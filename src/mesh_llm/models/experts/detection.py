@@ -4,7 +4,7 @@ Pure: headers in, numbers out. Counterparts: `rules.py` has the names, `layout.p
 makes the cut. How good a cut is, is not known here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from mesh_llm.core.errors import ModelDamaged, RequestRefused
@@ -78,6 +78,15 @@ def notes(parts: Sequence[Header]) -> tuple[str, ...]:
         f"the router of `{keys.architecture}` shares weights out among all experts: those that a cut keeps "
         "weigh more than in the full model, so keep most of them, and trust its measured quality only",
     )
+
+
+def expert_widths(parts: Sequence[Header]) -> Mapping[int, int]:
+    """Neurons of one expert, by layer: what its `down` matrix takes in."""
+    return {
+        layer: tensor.dimensions[0]
+        for layer, tensor in expert_tensors(parts)
+        if tensor.name.endswith("ffn_down_exps.weight")
+    }
 
 
 def expert_tensors(parts: Sequence[Header]) -> Iterator[tuple[int, TensorInfo]]:

@@ -29,9 +29,9 @@ TENSOR_BYTES_MAX = 64 * 2**20
 """1024 experts, which llama.cpp has at most, of 16,384 inputs each."""
 
 
-def ranking_of_imatrix(path: Path, shape: ExpertShape) -> ExpertRanking:
-    """Raises RequestRefused where the file is no importance matrix with counts of each expert, or is of
-    another model; ModelDamaged, ModelNotFound where it cannot be read."""
+def ranking_of_imatrix(path: Path, shape: ExpertShape, widths: Mapping[int, int]) -> ExpertRanking:
+    """`widths`: neurons of one expert, by layer. Raises RequestRefused where the file is no importance matrix
+    with counts of each expert, or is of another model; ModelDamaged, ModelNotFound where it cannot be read."""
     with open_file(path) as source:
         if source.read(0, len(MAGIC)) != MAGIC:
             raise _refused(
@@ -41,12 +41,14 @@ def ranking_of_imatrix(path: Path, shape: ExpertShape) -> ExpertRanking:
         header = read_header(source)
         if header.metadata.get("general.type") != "imatrix":
             raise _refused(path, "it is no importance matrix")
-        scores = _scores(source, header, shape)
+        scores = _scores(source, header, shape, widths)
     lists = {layer: _best_first(of_layer) for layer, of_layer in scores.items()}
     return ExpertRanking.of(filled(lists, shape), f"importance matrix {path.name}")
 
 
-def _scores(source: FileSource, header: Header, shape: ExpertShape) -> Mapping[int, list[float]]:
+def _scores(
+    source: FileSource, header: Header, shape: ExpertShape, widths: Mapping[int, int]
+) -> Mapping[int, list[float]]:
     """Of the layers up to the last that ran: those behind only draft."""
     path = Path(header.name)
     tensors = {tensor.name: tensor for tensor in header.tensors}
@@ -57,7 +59,17 @@ def _scores(source: FileSource, header: Header, shape: ExpertShape) -> Mapping[i
     counted = sum(_COUNTS.fullmatch(name) is not None for name in tensors)
     if counted > len(there):
         raise _refused(path, f"it has experts in {counted} layers: it is of another model")
+    for layer in there:
+        _check_width(path, tensors.get(SQUARES.format(layer)), layer, widths[layer])
     return {layer: _of_layer(source, header, tensors, layer, shape) for layer in there}
+
+
+def _check_width(path: Path, squares: TensorInfo | None, layer: int, width: int) -> None:
+    if squares is not None and squares.dimensions[:1] != (width,):
+        raise _refused(
+            path,
+            f"its experts of layer {layer} do not have the model's {width} neurons: it is of another model",
+        )
 
 
 def _of_layer(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from mesh_llm.core.errors import RequestRefused
 from mesh_llm.core.experts import ExpertShape, Kept
-from mesh_llm.models.experts.detection import detect, expert_layer, expert_tensors
+from mesh_llm.models.experts.detection import detect, expert_layer, expert_widths
 from mesh_llm.models.gguf.contents import Header
 from mesh_llm.models.gguf.keys import Keys
 from mesh_llm.models.gguf.tensors import TensorInfo
@@ -101,12 +101,8 @@ def _used(keys: Keys, first: Header, shape: ExpertShape, kept: Kept) -> NewValue
 
 
 def _widths(parts: Sequence[Header], keys: Keys) -> NewValue:
-    """Neurons of one expert: what its `down` matrix takes in. One number, or one a layer if they differ."""
-    widths = {
-        layer: tensor.dimensions[0]
-        for layer, tensor in expert_tensors(parts)
-        if tensor.name.endswith("ffn_down_exps.weight")
-    }
+    """Neurons of one expert. One number, or one a layer if they differ."""
+    widths = expert_widths(parts)
     if len(set(widths.values())) == 1:
         return next(iter(widths.values()))
     return tuple(widths.get(layer, 0) for layer in range(keys.required_number("block_count")))
