@@ -31,7 +31,7 @@ TENSOR_BYTES_MAX = 64 * 2**20
 
 def ranking_of_imatrix(path: Path, shape: ExpertShape, widths: Mapping[int, int]) -> ExpertRanking:
     """`widths`: neurons of one expert, by layer. Raises RequestRefused where the file is no importance matrix
-    with counts of each expert, or is of another model; ModelDamaged, ModelNotFound where it cannot be read."""
+    with counts of each expert, or of another model; ModelDamaged, ModelNotFound where it cannot be read."""
     with open_file(path) as source:
         if source.read(0, len(MAGIC)) != MAGIC:
             raise _refused(
