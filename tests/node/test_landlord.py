@@ -33,6 +33,7 @@ from mesh_llm.node.split_sources import identity_of, parts_here
 from mesh_llm.planner.fit import Fit
 from mesh_llm.runtime.clock import Clock
 from mesh_llm.splits import messages
+from mesh_llm.splits.byte_serving import ByteServer
 from mesh_llm.splits.hosting import Hosting
 from mesh_llm.splits.leases import Leases
 from mesh_llm.splits.messages import (
@@ -79,6 +80,7 @@ class Shop(OwnModels):
 class Inn:
     """A node that runs whole models for others."""
 
+    landlord: NodeLandlord
     hosting: Hosting
     leases: Leases
     guests: Guests
@@ -118,7 +120,7 @@ def opened(place: Village, places: ModelPlaces) -> Inn:
     surveyor = Surveyor(villager, offering(lambda: Room(landlord.memory_bytes_free(), 5e9)), place.is_member)
     hosting = Hosting(landlord, surveyor, RingDoor(), villager.stream, lambda: None)
     villager.answers[Kind.STAGE] = hosting.answer
-    return Inn(hosting, leases, guests, shop)
+    return Inn(landlord, hosting, leases, guests, shop)
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,49 @@ async def test_files_of_another_model_under_this_ones_name_are_not_run(shelf: Sh
                     async with lease(place, changed(order, model=model)) as said:
                         assert isinstance(said[-1], Declined | Lost)
                     await until(lambda inn=inn: inn.is_empty)
+
+
+async def test_files_of_which_nobody_says_what_they_hold_are_not_had_from_anybody(shelf: Shelf):
+    (part,) = shelf.order.parts
+    parts = (msgspec.structs.replace(part, sha256="", root=None),)
+    order = msgspec.structs.replace(shelf.order, parts=parts, model=identity_of(parts))
+    async with village(2) as place:
+        inn = opened(place, shelf.places)
+        async with lease(place, messages.encode(order)) as said:
+            last = said[-1]
+            assert isinstance(last, Declined) and "neither SHA-256 nor chunks" in last.reason
+        await until(lambda: inn.is_empty)
+
+
+async def test_a_leader_that_names_the_checksum_of_another_model_does_not_change_what_is_kept_of_that(
+    shelf: Shelf, tmp_path: Path
+):
+    """It gives a file of its own, too, which has all the chunks that it named."""
+    (honest,) = shelf.order.parts
+    true, false = (tmp_path / each / "tiny.gguf" for each in ("true", "false"))
+    for each in (true, false):
+        each.parent.mkdir()
+    (tensors,) = write_tiny_model(true, "llama")
+    data = tensors.read_bytes()
+    false.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    empty = tmp_path / "holder"
+    places = ModelPlaces(empty, empty / "none", empty / "none.toml", offline=True)
+    manifests = Manifests(Records(tmp_path / "notes", tmp_path))
+    kept: list[bytes] = []
+    async with village(2) as place:
+        landlord = opened(place, places).landlord
+        leader = place[LEADER]
+        for file in (false, true):
+            root = (await manifests.manifest_of(file))[0].root
+            parts = (msgspec.structs.replace(honest, size=len(data), sha256="ab" * 32, root=root),)
+            order = msgspec.structs.replace(
+                shelf.order, parts=parts, model=identity_of(parts), holders=(bytes.fromhex(leader.id),)
+            )
+            serving = ByteServer(leader.key, {order.model: [file]}.get, manifests)
+            leader.answers[Kind.BYTES] = serving.answer
+            async with landlord.obtain(order, lambda _: None) as stage:
+                kept.append(stage.read_bytes())
+    assert kept[0][-1] == kept[1][-1] ^ 1
 
 
 # -- anything ------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ async def fetching(
     """The first villager fetches from these."""
     nodes = [key(number).node for number in holders]
     opened = PeerRanges.open(
-        model, parts, nodes, place[1].stream, is_member or place.is_member, fallback=fallback
+        model, parts, lambda: nodes, place[1].stream, is_member or place.is_member, fallback=fallback
     )
     async with opened as ranges:
         yield ranges
@@ -249,6 +249,35 @@ async def test_when_all_holders_are_gone_the_origin_gives_the_rest(tmp_path: Pat
             await place[2].leave()
             assert await ranges.read(0, 3_000_000, 10) == DATA[3_000_000:3_000_010]
     assert origin.asked == [(0, 3_000_000, 10)]
+
+
+async def test_a_holder_that_comes_later_gives_the_rest(tmp_path: Path):
+    origin, known = Origin(DATA), list[NodeId]()
+    async with village(2) as place:
+        serving = server(place[2], tmp_path, DATA)
+        parts = [PartFile(len(DATA))]
+        opened = PeerRanges.open(MODEL, parts, lambda: known, place[1].stream, place.is_member, origin)
+        async with opened as ranges:
+            assert await ranges.read(0, 0, 10) == DATA[:10]
+            known.append(place[2].id)
+            assert await ranges.read(0, 3_000_000, 10) == DATA[3_000_000:3_000_010]
+    assert origin.asked == [(0, 0, 10)]
+    assert serving.bytes_sent >= 10
+
+
+async def test_why_a_holder_is_asked_no_more_and_whose_word_is_taken_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    async with village(3) as place:
+        server(place[2], tmp_path, DATA, model="another")
+        server(place[3], tmp_path, DATA)
+        with caplog.at_level("INFO", "mesh_llm.splits"):
+            async with fetching(place, [2, 3]) as ranges:
+                assert await ranges.read(0, 0, 10) == DATA[:10]
+                await until(lambda: place[2].id in ranges.given_up)
+    told = "\n".join(record.getMessage() for record in caplog.records)
+    assert f"{place[2].id[:10]} is not asked for bytes of {MODEL} any more: This node does not hold" in told
+    assert f"its chunks are believed to be what {place[3].id[:10]} has signed" in told
 
 
 async def test_a_holder_that_stumbles_is_tried_again(tmp_path: Path):

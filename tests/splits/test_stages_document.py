@@ -218,7 +218,9 @@ async def test_bytes_are_asked_for_as_the_document_says():
         lines = [line for line in conversation("bytes") if line[1] is not None]
         place[2].answers[Kind.BYTES], over = replaying(lines)
         everybody: Callable[[NodeId], bool] = place.is_member
-        asking = PeerRanges.open("sha256:5df1", [PartFile(20)], [place[2].id], place[1].stream, everybody)
+        asking = PeerRanges.open(
+            "sha256:5df1", [PartFile(20)], lambda: [place[2].id], place[1].stream, everybody
+        )
         async with asking as ranges:
             assert await ranges.read(0, 7, 5) == b"bytes"
         await until(lambda: bool(over))

@@ -15,6 +15,7 @@ from mesh_llm.core.experts import ExpertLayout, ExpertRanking, Kept, Quality
 from mesh_llm.core.ids import NodeId
 from mesh_llm.core.offers import MEASURES_NOW, WOULD_MEASURE, CutOffer
 from mesh_llm.core.progress import Progress
+from mesh_llm.core.quantities import human_bytes
 from mesh_llm.engine.experts.judging import judge
 from mesh_llm.engine.experts.settings import Loading
 from mesh_llm.engine.experts.trying import try_out
@@ -30,6 +31,7 @@ from mesh_llm.models.threads import run_to_end
 from mesh_llm.node.cut_model import Choice
 from mesh_llm.node.expert_rankings import ExpertRankings
 from mesh_llm.node.measuring import LOOK_SECONDS, Tell, had_elsewhere
+from mesh_llm.node.mixture_holders import MixtureHolders
 from mesh_llm.node.mixtures import MixtureSource
 from mesh_llm.node.own_models import OwnModels
 from mesh_llm.node.settings import Doors
@@ -115,11 +117,13 @@ class CutWorkshop:
             yield FileRanges(source.files)
             return
         parts = [PartFile(part.size, part.root) for part in source.parts]
-        holders = self._rankings.holders(source.identity)
+        holders = MixtureHolders(source, self._mesh)
+        await holders.wait()
         async with PeerRanges.open(
-            source.identity, parts, holders, self._mesh.stream, self._mesh.is_member, source.origin
+            source.identity, parts, holders.now, self._mesh.stream, self._mesh.is_member, source.origin
         ) as ranges:
             yield ranges
+            logger.info("%s: %s came from members", source.name, human_bytes(ranges.bytes_fetched))
 
     def _say_why(self, choice: Choice) -> None:
         """A cut that is here and is not the one that is wanted is not served: people should know why."""

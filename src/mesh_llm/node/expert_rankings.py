@@ -68,10 +68,6 @@ class ExpertRankings:
             if served.offer.cut is not None and served.offer.cut.model == identity
         ]
 
-    def holders(self, identity: str) -> Sequence[NodeId]:
-        """Members that serve cuts of the same files; those with a ranking first."""
-        return [node for _, node in sorted((cut.ranking == "", node) for node, cut in self.offers(identity))]
-
     async def _kept_or(
         self, make: Callable[[], Awaitable[ExpertRanking]], source: MixtureSource
     ) -> ExpertRanking:

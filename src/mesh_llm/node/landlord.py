@@ -24,7 +24,7 @@ from mesh_llm.models.stages.store import StageStore
 from mesh_llm.models.threads import run_to_end
 from mesh_llm.node.guests import Guests, wish_of
 from mesh_llm.node.own_models import OwnModels
-from mesh_llm.node.split_sources import identity_of
+from mesh_llm.node.split_sources import cache_key, identity_of
 from mesh_llm.planner.capacity import shares
 from mesh_llm.planner.fit import fit
 from mesh_llm.planner.memory import KV_TYPES
@@ -72,6 +72,11 @@ class NodeLandlord:
             raise RequestRefused(f"this node knows no KV cache of type {assign.kv_type}")
         if assign.model != identity_of(assign.parts):
             raise RequestRefused("these files are not of that model: the leader should run the same version")
+        if not all(part.sha256 or part.root for part in assign.parts):
+            raise RequestRefused(
+                "nothing is said of what these files hold, neither SHA-256 nor chunks, so any bytes could be"
+                " theirs: the leader should run the same version"
+            )
         lease = Lease(assign.model, leader, assign.memory_bytes)
         refusal = self._leases.ask(lease, self._models.room_bytes, self._claims(assign.model))
         if refusal is not None:
@@ -97,7 +102,7 @@ class NodeLandlord:
                 headers = await read_remote_headers(ranges, parts)
                 self._check(headers, assign)
                 held = self._store.stage(
-                    assign.model,
+                    cache_key(assign.model, assign.parts),
                     assign.layers,
                     is_head=assign.whole,
                     parts=headers,

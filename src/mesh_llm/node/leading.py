@@ -22,6 +22,7 @@ from mesh_llm.node.landlord import SOCKET
 from mesh_llm.node.own_models import OwnModels
 from mesh_llm.node.own_speed import OwnSpeed
 from mesh_llm.node.settings import Doors, NodeSettings
+from mesh_llm.node.split_sources import cache_key
 from mesh_llm.planner.capacity import shares
 from mesh_llm.planner.split_plan import Plan, Stages
 from mesh_llm.planner.split_view import SplitView, SplitWish, StageHost
@@ -133,7 +134,7 @@ class Leading:
 
         try:
             held = self._store.stage(
-                source.identity,
+                cache_key(source.identity, source.parts),
                 layers,
                 is_head=True,
                 parts=source.headers,

@@ -42,7 +42,7 @@ class ModelBytes:
             PeerRanges.open(
                 assign.model,
                 parts,
-                ids_of(assign.holders),
+                lambda: ids_of(assign.holders),
                 self._mesh.stream,
                 self._mesh.is_member,
                 self._origin(assign.parts, web),

@@ -43,6 +43,8 @@ class OwnModels:
         """Set when `supervisors` and `to_split` hold all models."""
         self.to_split: tuple[LocalModel | HubModel, ...] = ()
         """Models that run over several nodes, or would. None is fetched for it that is not on this disk."""
+        self.whole: tuple[LocalModel, ...] = ()
+        """That this node was to serve whole, from its disk."""
         self.all_devices: tuple[Device, ...] = ()
         """That the engine sees, chosen or not."""
         self._bytes_taken = 0
@@ -99,6 +101,7 @@ class OwnModels:
         away = {model.name: model for model in found if not isinstance(model, LocalModel)}
         self.to_split = (*(model for model in here if model not in whole), *away.values())
         fits = self._fit(whole)
+        self.whole = tuple(whole)
         self._bytes_taken = sum(fitted.need.total for fitted in fits)
         self.supervisors = tuple(
             self.supervise(model, fitted) for model, fitted in zip(whole, fits, strict=True)

@@ -10,7 +10,7 @@ from mesh_llm.models.gguf.header import read_file_header
 from mesh_llm.models.gguf.stageable import cuttable
 from mesh_llm.models.hub_model import HubModel
 from mesh_llm.models.library import LocalModel
-from mesh_llm.models.records import Records
+from mesh_llm.models.records import Identity, Records
 from mesh_llm.models.stages.manifests import Manifests
 from mesh_llm.models.stages.ranges import FileRanges
 from mesh_llm.models.threads import run_to_end
@@ -89,6 +89,40 @@ def identity_of(parts: Sequence[Part]) -> str:
         content = part.sha256 if known else (part.root or b"").hex()
         digest.update(f"\0{part.size}\0{content}".encode())
     return digest.hexdigest()
+
+
+def published_identity(model: LocalModel, records: Records) -> str | None:
+    """By which a node knows it that sees it at the hub only; None where a file's SHA-256 is not known, or
+    the file is gone, or looks other than when it had that."""
+    try:
+        parts = [
+            _published(file, sha256, records) for file, sha256 in zip(model.files, model.sha256, strict=True)
+        ]
+    except OSError:
+        return None
+    known = [part for part in parts if part is not None]
+    return identity_of(known) if len(known) == len(parts) else None
+
+
+def cache_key(identity: str, parts: Sequence[Part]) -> str:
+    """64 hex digits under which what is made of these files is kept: of their identity and, where they are
+    known, of their chunks.
+
+    Nobody can compare a SHA-256 with the part of a file that it has: who leads may name that of one model and
+    the chunks of another, and must not change what others find here.
+    """
+    digest = hashlib.sha256(f"kept\0{identity}".encode())
+    for part in parts:
+        digest.update(f"\0{(part.root or b'').hex()}".encode())
+    return digest.hexdigest()
+
+
+def _published(file: Path, sha256: str | None, records: Records) -> Part | None:
+    """Raises OSError."""
+    record, seen = records.read(file), Identity.of(file)
+    if record is None or record.identity != seen or record.sha256 != sha256:
+        return None
+    return Part(name=file.name, size=seen.bytes, sha256=record.sha256)
 
 
 async def _part(file: Path, sha256: str | None, manifests: Manifests, records: Records) -> Part:

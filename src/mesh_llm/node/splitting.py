@@ -27,7 +27,7 @@ from mesh_llm.node.model_bytes import ModelBytes
 from mesh_llm.node.own_models import OwnModels
 from mesh_llm.node.own_speed import OwnSpeed
 from mesh_llm.node.settings import Doors, NodeSettings
-from mesh_llm.node.split_sources import local_source, remote_source
+from mesh_llm.node.split_sources import local_source, published_identity, remote_source
 from mesh_llm.node.stageless import Stageless
 from mesh_llm.node.undecided_mixture import Exactly, UndecidedMixture
 from mesh_llm.planner.expert_plan import ExpertWish, NoCut
@@ -241,7 +241,12 @@ class Splitting:
 
     def _files_of(self, identity: str) -> Sequence[Path] | None:
         source = self._sources.get(identity) or self.cuts.sources.get(identity)
-        return source.files or None if source is not None else None
+        if source is not None:
+            return source.files or None
+        whole = self._models.whole
+        return next(
+            (each.files for each in whole if published_identity(each, self._records) == identity), None
+        )
 
     def _names(self) -> Mapping[NodeId, str]:
         return {**self._mesh.names(), self._mesh.me: self._settings.name}

@@ -5,18 +5,21 @@ says which holders may be asked.
 """
 
 import asyncio
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import groupby
 
-from mesh_llm.core.ids import NodeId
+from mesh_llm.core.ids import NodeId, short
 from mesh_llm.core.quantities import MIB
 from mesh_llm.mesh.transport import PeerError
 from mesh_llm.models.stages.chunks import Manifest
 from mesh_llm.runtime.bell import Bell
 from mesh_llm.splits.byte_messages import SignedManifest, Want, check_manifest
 from mesh_llm.splits.holder_link import Run
+
+logger = logging.getLogger(__name__)
 
 RUN_BYTES = 4 * MIB
 """Asked for at once, or one chunk where that is more: one by one, small chunks cost more than they carry."""
@@ -131,15 +134,22 @@ class PartRanges:
             vouched = check_manifest(signed, self._model, self._part)
             if not self._is_member(vouched.signer):
                 raise PeerError("a manifest that no member has signed")
-            self._agree_on(vouched.manifest)
+            self._agree_on(vouched.signer, vouched.manifest)
         if self.manifest is None:
             raise PeerError("no manifest where none was known")
         return self.manifest
 
-    def _agree_on(self, manifest: Manifest) -> None:
+    def _agree_on(self, signer: NodeId, manifest: Manifest) -> None:
         if manifest.file_bytes != self._size or self._root not in (None, manifest.root):
             raise PeerError("the manifest of another file: its holder has something else under this name")
         if self.manifest is None:
+            if self._root is None:
+                logger.info(
+                    "file %d of %s: its chunks are believed to be what %s has signed",
+                    self._part + 1,
+                    self._model,
+                    short(signer),
+                )
             self._root = manifest.root
             self.manifest = manifest
             self._changed.ring()

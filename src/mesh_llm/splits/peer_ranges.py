@@ -6,6 +6,7 @@ is left, another source is asked, where there is one: the origin, as a rule.
 """
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +19,8 @@ from mesh_llm.models.stages.ranges import RangeSource
 from mesh_llm.runtime.tasks import unwrapped
 from mesh_llm.splits.holder_link import HolderLink, Open
 from mesh_llm.splits.part_ranges import PartRanges
+
+logger = logging.getLogger(__name__)
 
 TRIES_MAX = 3
 """In a row, for a holder that breaks off without having brought anything."""
@@ -42,7 +45,7 @@ class PeerRanges:
         self,
         model: str,
         parts: Sequence[PartFile],
-        holders: Sequence[NodeId],
+        holders: Callable[[], Sequence[NodeId]],
         open_stream: Open,
         is_member: Callable[[NodeId], bool],
         fallback: RangeSource | None,
@@ -52,7 +55,8 @@ class PeerRanges:
         self._parts = [
             PartRanges(model, number, part.size, part.root, is_member) for number, part in enumerate(parts)
         ]
-        self._left = list(dict.fromkeys(holders))
+        self._holders = holders
+        self._left: list[NodeId] = []
         """Holders that may be asked."""
         self._open = open_stream
         self._fallback = fallback
@@ -69,12 +73,13 @@ class PeerRanges:
         cls,
         model: str,
         parts: Sequence[PartFile],
-        holders: Sequence[NodeId],
+        holders: Callable[[], Sequence[NodeId]],
         open_stream: Open,
         is_member: Callable[[NodeId], bool],
         fallback: RangeSource | None = None,
     ) -> AsyncGenerator["PeerRanges"]:
-        """`open_stream`: `Mesh.stream`. `is_member`: whose signature counts."""
+        """`holders` is asked before each range: who comes later helps too. `open_stream`: `Mesh.stream`.
+        `is_member`: whose signature counts."""
         with unwrapped():
             async with asyncio.TaskGroup() as tasks:
                 ranges = cls(model, parts, holders, open_stream, is_member, fallback, tasks)
@@ -105,6 +110,8 @@ class PeerRanges:
         )
 
     async def _read_from_holders(self, part: PartRanges, offset: int, length: int) -> bytes | None:
+        asked = {*self._left, *self.given_up}
+        self._left += [holder for holder in dict.fromkeys(self._holders()) if holder not in asked]
         while part.manifest is None:
             if not self._send_out(part):
                 return None
@@ -152,6 +159,7 @@ class PeerRanges:
         self.given_up.setdefault(holder, reason)
         if holder in self._left:
             self._left.remove(holder)
+            logger.info("%s is not asked for bytes of %s any more: %s", short(holder), self._model, reason)
         for (node, _), task in self._links.items():
             if node == holder and task is not asyncio.current_task():
                 task.cancel()
