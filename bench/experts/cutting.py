@@ -24,9 +24,10 @@ from mesh_llm.models.gguf.contents import Header, Scalar
 from mesh_llm.models.gguf.encoding import pack_key, pack_start, pack_tensor
 from mesh_llm.models.gguf.header import read_file_header
 from mesh_llm.models.gguf.tensors import STORAGE_TYPES, TensorInfo
+from mesh_llm.models.places import ModelPlaces
 from mesh_llm.models.stages.composition import FileLayout
+from mesh_llm.models.stages.made_files import MadeFiles
 from mesh_llm.models.stages.ranges import FileRanges
-from mesh_llm.models.stages.writing import write_file
 
 EXPERTS, USED, WIDTH, NEURONS = 64, 8, 2048, 768
 MATRICES = {"gate": (WIDTH, NEURONS), "up": (WIDTH, NEURONS), "down": (NEURONS, WIDTH)}
@@ -78,7 +79,14 @@ def copy(source: Path, target: Path) -> None:
 
 
 def cut(layout: FileLayout, model: Path, target: Path) -> None:
-    asyncio.run(write_file(layout, FileRanges([model]), target, "ab" * 32))
+    """As nodes do: written, and read once more for its seal."""
+    asyncio.run(_made(layout, model, target))
+
+
+async def _made(layout: FileLayout, model: Path, target: Path) -> None:
+    made = MadeFiles(ModelPlaces.from_environment({"MESH_LLM_MODELS": str(target.parent)}, target.parent))
+    async with made.file(target, layout, FileRanges([model]), "ab" * 32):
+        pass
 
 
 def in_turns(works: Sequence[Callable[[Path], None]], target: Path, rounds: int) -> list[float]:
