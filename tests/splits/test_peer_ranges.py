@@ -311,7 +311,9 @@ async def test_only_the_manifest_that_the_leader_named_is_believed(tmp_path: Pat
         assert "something else under this name" in ranges.given_up[place[2].id]
 
 
-async def test_holders_of_different_files_are_not_mixed(tmp_path: Path):
+async def test_holders_of_different_files_are_not_mixed_and_people_are_told_of_both(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     async with village(3) as place:
         server(place[2], tmp_path, DATA)
         server(place[3], tmp_path, bytes(len(DATA)))
@@ -319,6 +321,8 @@ async def test_holders_of_different_files_are_not_mixed(tmp_path: Path):
             got = await ranges.read(0, 0, len(DATA))
             assert got in (DATA, bytes(len(DATA)))
             await until(lambda: len(ranges.given_up) == 1)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert all(place[number].id[:10] in warning for number in (2, 3)) and "damaged or lies" in warning
 
 
 async def test_a_manifest_of_no_member_is_not_believed(tmp_path: Path):

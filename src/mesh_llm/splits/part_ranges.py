@@ -45,6 +45,8 @@ class PartRanges:
         self._size = size
         self._root = root
         self._is_member = is_member
+        self._believed: NodeId | None = None
+        """Who signed it, where no root was named."""
         self.manifest: Manifest | None = None
         self.bytes_fetched = 0
         self._waiting: deque[Run] = deque()
@@ -56,6 +58,11 @@ class PartRanges:
 
     def __repr__(self) -> str:
         return f"<PartRanges {self._model} part {self._part}>"
+
+    @property
+    def _name(self) -> str:
+        """For people."""
+        return f"file {self._part + 1} of {self._model}"
 
     # -- for readers ---------------------------------------------------------------------------------------
 
@@ -141,18 +148,27 @@ class PartRanges:
 
     def _agree_on(self, signer: NodeId, manifest: Manifest) -> None:
         if manifest.file_bytes != self._size or self._root not in (None, manifest.root):
+            self._tell_of_dispute(signer)
             raise PeerError("the manifest of another file: its holder has something else under this name")
         if self.manifest is None:
             if self._root is None:
-                logger.info(
-                    "file %d of %s: its chunks are believed to be what %s has signed",
-                    self._part + 1,
-                    self._model,
-                    short(signer),
-                )
+                self._believed = signer
+                logger.info("%s: its chunks are believed to be what %s has signed", self._name, short(signer))
             self._root = manifest.root
             self.manifest = manifest
             self._changed.ring()
+
+    def _tell_of_dispute(self, signer: NodeId) -> None:
+        """Nobody here can say who is right: a published SHA-256 is of the whole file."""
+        if self._believed is not None:
+            logger.warning(
+                "%s: %s and %s hold different files as the same one, so one of them is damaged or lies. What"
+                " the first signed is used: if it answers nonsense, look at that node's file, and delete what"
+                " was made of it here with `mesh-llm models prune`",
+                self._name,
+                short(self._believed),
+                short(signer),
+            )
 
     async def take(self) -> Run | None:
         with suppress(TimeoutError):

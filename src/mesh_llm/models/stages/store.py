@@ -1,4 +1,4 @@
-"""Stage files kept on this disk: by the model's identity and the layers."""
+"""Stage files kept on this disk: by what stands for the model's files and the layers."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
