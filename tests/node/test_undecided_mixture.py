@@ -97,6 +97,7 @@ class Stand:
         self.made = AWorkshop(fitting, quality, is_known)
         self.exactly = Stageless(served(name="mix"), NONE.because, self.bell.ring)
         self.model_made: CutModel | None = None
+        self.given_back = asyncio.Event()
         self.mixture = UndecidedMixture(
             SOURCE, self.exactly, self._outlook, lambda: False, self, ExpertWish(), self.clock, self.bell
         )
@@ -111,7 +112,9 @@ class Stand:
         return self.made
 
     def model(self, planned: ExpertCut) -> CutModel:
-        self.model_made = CutModel(SOURCE, planned, served(name="mix"), self.made, self.bell.ring)
+        self.model_made = CutModel(
+            SOURCE, planned, served(name="mix"), self.made, self.bell.ring, self.given_back.set
+        )
         return self.model_made
 
     async def until(self, is_it: Callable[[], bool]) -> None:
@@ -145,6 +148,18 @@ async def test_a_cut_that_is_good_enough_is_served_and_the_exact_way_dropped():
         await stand.until(lambda: stand.model_made is not None)
         await stand.until(lambda: stand.exactly.condition == Stopped())
         assert stand.mixture.model.cut is not None and stand.mixture.claim is None
+
+
+async def test_the_memory_of_a_cut_is_given_back_when_it_is_dropped():
+    async with running(Stand(GOOD)) as stand:
+        await stand.until(lambda: stand.exactly.condition == Stopped())
+        assert not stand.given_back.is_set()
+
+        async def unused() -> None: ...
+
+        async with asyncio.timeout(5):
+            await stand.mixture.drop("it was dropped", unused)
+            await stand.given_back.wait()
 
 
 async def test_a_cut_that_is_worse_is_told_with_its_figure_the_bound_and_what_helps():

@@ -67,12 +67,14 @@ class CutModel:
         served: ServedModel,
         workshop: Workshop,
         on_change: Callable[[], None],
+        on_end: Callable[[], None],
     ) -> None:
-        """`served`: as the model is served before it is cut."""
+        """`served`: as the model is served before it is cut. `on_end`: told when `run` ends."""
         shape = source.mixture.shape
         self._source = source
         self._workshop = workshop
         self._on_change = on_change
+        self._on_end = on_end
         self._offer = CutOffer(source.identity, kept=planned.count, experts=shape.experts)
         self._served = served
         self._supervisor: Supervisor | None = None
@@ -109,7 +111,10 @@ class CutModel:
 
     async def run(self) -> None:
         """Until dropped; cancelling stops the engine."""
-        await self._life.live(self._live(), name=f"life of {self._source.name}")
+        try:
+            await self._life.live(self._live(), name=f"life of {self._source.name}")
+        finally:
+            self._on_end()
 
     async def _live(self) -> None:
         while not self._life.is_dropped:

@@ -122,8 +122,8 @@ class ExpertCuts:
         return self.model(source, planned)
 
     def model(self, source: MixtureSource, planned: ExpertCut) -> CutModel:
-        """Takes its memory. To be run."""
-        self._own_models.take(planned.fit.need.total)
+        """Takes its memory, and gives it back when it has ended. To be run."""
+        give_back = self._own_models.take(planned.fit.need.total)
         logger.info(
             "%s: %d of %d experts of each layer fit here, in %s",
             source.name,
@@ -134,7 +134,8 @@ class ExpertCuts:
         for note in notes(source.headers):
             logger.warning("%s: %s", source.name, note)
         workshop = self.workshop(source, planned)
-        return CutModel(source, planned, self.served(source, planned), workshop, self._changes.ring)
+        served = self.served(source, planned)
+        return CutModel(source, planned, served, workshop, self._changes.ring, give_back)
 
     def served(self, source: MixtureSource, planned: ExpertCut) -> ServedModel:
         """Before it is cut."""

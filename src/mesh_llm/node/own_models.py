@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+GiveBack = Callable[[], None]
+
+
 class OwnModels:
     def __init__(self, settings: NodeSettings, doors: Doors, on_change: Callable[[], None]) -> None:
         self._settings = settings
@@ -48,6 +51,7 @@ class OwnModels:
         self.all_devices: tuple[Device, ...] = ()
         """That the engine sees, chosen or not."""
         self._bytes_taken = 0
+        self._give_back: dict[Supervisor, GiveBack] = {}
 
     @property
     def memory_bytes(self) -> int:
@@ -61,9 +65,15 @@ class OwnModels:
         """What is left for stages beside the models that this node runs whole."""
         return max(0, self.memory_bytes - self._bytes_taken) if self.planned.is_set() else 0
 
-    def take(self, count: int) -> None:
-        """So many bytes are used by a model for as long as the node runs."""
+    def take(self, count: int) -> GiveBack:
+        """So many bytes are used by a model, until what this gives is called: once, when it has ended."""
         self._bytes_taken += count
+
+        def give_back() -> None:
+            self._bytes_taken -= count
+            self._on_change()
+
+        return give_back
 
     def fetching(self) -> tuple[str, ...]:
         """What the person named and is not ready to be loaded yet."""
@@ -102,10 +112,11 @@ class OwnModels:
         self.to_split = (*(model for model in here if model not in whole), *away.values())
         fits = self._fit(whole)
         self.whole = tuple(whole)
-        self._bytes_taken = sum(fitted.need.total for fitted in fits)
-        self.supervisors = tuple(
-            self.supervise(model, fitted) for model, fitted in zip(whole, fits, strict=True)
-        )
+        self._give_back = {
+            self.supervise(model, fitted): self.take(fitted.need.total)
+            for model, fitted in zip(whole, fits, strict=True)
+        }
+        self.supervisors = tuple(self._give_back)
         self.planned.set()
         self._on_change()
 
@@ -131,7 +142,7 @@ class OwnModels:
         await supervisor.run()
         if isinstance(supervisor.condition, Stopped):  # it was dropped
             self.supervisors = tuple(each for each in self.supervisors if each is not supervisor)
-            self._on_change()
+            self._give_back[supervisor]()
 
     @property
     def batch(self) -> int:
