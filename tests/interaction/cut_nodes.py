@@ -11,15 +11,19 @@ import aiohttp
 import psutil
 
 from mesh_llm.core.experts import ExpertRanking, ExpertShape, Kept, Quality, best
+from mesh_llm.core.quantities import GB
 from mesh_llm.models.catalogue import load_catalogue
 from mesh_llm.models.experts.cut_store import CutStore
 from mesh_llm.models.experts.quality_files import write_quality
 from mesh_llm.models.experts.ranking_files import write_ranking
+from mesh_llm.models.gguf.header import read_file_header
+from mesh_llm.models.gguf.model_facts import facts_of
 from mesh_llm.models.library import Library
 from mesh_llm.models.places import ModelPlaces
 from mesh_llm.models.records import Records
 from mesh_llm.models.stages.manifests import Manifests
 from mesh_llm.node.mixtures import MixtureSource, mixture_source
+from mesh_llm.planner.fit import Wish, least
 from tests.experts.kept_ranking import ranking_of
 from tests.interaction.nodes import BOUND_S, Node, chat, started
 from tests.interaction.test_mesh import NO_RELAY, listed
@@ -50,6 +54,12 @@ async def cut_node(homes: Path, number: int, *flags: str, cap_gb: str = "") -> A
     cut = ("--model", NAME, "--split", "experts", "--max-vram", cap_gb or CAPS_GB[number], *SMALL)
     async with started(store, homes / f"home{number}", *cut, *flags, *NO_RELAY) as begun:
         yield begun
+
+
+def cap_just_below(mixture: Path, missing_bytes: int, wish: Wish) -> str:
+    """In GB: so much less than the whole of it takes at least."""
+    whole = least(facts_of([read_file_header(mixture)]), wish).total
+    return f"{(whole - missing_bytes) / GB:.6f}"
 
 
 def engine(node: Node) -> psutil.Process:

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mesh_llm.core.quantities import GB
-from mesh_llm.models.gguf.header import read_file_header
-from mesh_llm.models.gguf.model_facts import facts_of
-from mesh_llm.planner.fit import Wish, least
+from mesh_llm.planner.fit import Wish
 from tests.experts.tiny_moe import write_tiny_mixture
+from tests.interaction.cut_nodes import cap_just_below
 from tests.interaction.nodes import Node, chat_until_ready, ended, started
 from tests.interaction.test_mesh import NO_RELAY
 
@@ -93,8 +91,7 @@ async def test_a_mixture_that_cannot_be_cut_is_refused_with_the_reason_and_the_c
 async def test_a_node_says_why_its_ranking_its_cut_and_its_figures_are_of_no_use_and_makes_them_anew(
     store: Path, tmp_path: Path
 ):
-    whole = least(facts_of([read_file_header(store / f"{NAME}.gguf")]), Wish(512, 1)).total
-    cap = f"{(whole - MISSING_BYTES) / GB:.6f}"
+    cap = cap_just_below(store / f"{NAME}.gguf", MISSING_BYTES, Wish(512, 1))
     flags = ("--model", NAME, "--split", "experts", "--max-vram", cap, *SMALL, *NO_RELAY)
     async with started(store, tmp_path / "home", *flags) as node:
         await answers(node)
